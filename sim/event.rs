@@ -1,0 +1,143 @@
+//! What happened in a run. The log, the expectations and every report read this one stream.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// One event, with when and where. A line of `events.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Record {
+    /// Nanoseconds since the run began.
+    pub at_ns: u64,
+    /// The node or NAT it happened at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at: Option<Arc<str>>,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened: in the laboratory, or in the stack on one of its nodes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// The laboratory's own.
+    Lab(LabEvent),
+    /// Reported by the stack.
+    Stack(grenache::event::Event),
+}
+
+/// An event of the laboratory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum LabEvent {
+    /// A host sent a packet.
+    PacketSent {
+        /// Counts up over the run; names the packet in later events.
+        packet: u64,
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// Source as the host wrote it.
+        source: SocketAddr,
+        /// Destination as the host wrote it.
+        destination: SocketAddr,
+        /// Size in bytes with IP and transport headers.
+        size: usize,
+        /// What is in it, in a line: `utp SYN id=… seq=… ack=…`, `punch`, `krpc get_peers`, `tcp SYN`.
+        summary: String,
+    },
+    /// A NAT rewrote a packet (at the NAT).
+    PacketTranslated {
+        /// The packet.
+        packet: u64,
+        /// Source after.
+        source: SocketAddr,
+        /// Destination after.
+        destination: SocketAddr,
+    },
+    /// A packet reached a socket (at the receiving host).
+    PacketDelivered {
+        /// The packet.
+        packet: u64,
+    },
+    /// A packet was lost (at the hop that dropped it).
+    PacketDropped {
+        /// The packet.
+        packet: u64,
+        /// The hop: `link dsl of laptop, up`, `nat home`, `host laptop`, `internet`.
+        hop: String,
+        /// The rule that decided it: `random loss of 2%`, `queue full (256 KiB)`, `no mapping for port 4000`,
+        /// `filtered: …`, `no socket on port 1337`, `partition`, `host is down`.
+        rule: String,
+    },
+    /// A NAT made a mapping (at the NAT).
+    MappingCreated {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// The host's side.
+        internal: SocketAddr,
+        /// The public side.
+        external: SocketAddr,
+        /// For whom, where the mapping depends on the destination: `203.0.113.5` or `203.0.113.5:80`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        remote: Option<String>,
+    },
+    /// A NAT's mapping ended (at the NAT).
+    MappingRemoved {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// The host's side.
+        internal: SocketAddr,
+        /// The public side.
+        external: SocketAddr,
+        /// `idle for 30s`, `rebinding`.
+        reason: String,
+    },
+    /// A node was started.
+    NodeStarted,
+    /// A node crashed: its tasks, sockets and memory are gone, and nobody is told.
+    NodeCrashed,
+    /// A program started on a node.
+    ProgramStarted {
+        /// `grape`, `worker`, ….
+        program: String,
+    },
+    /// A program could not start, or gave up.
+    ProgramFailed {
+        /// `grape`, `worker`, ….
+        program: String,
+        /// Why.
+        error: String,
+    },
+    /// A fault began.
+    FaultBegan {
+        /// In words: `partition of client from server`.
+        fault: String,
+    },
+    /// A fault ended.
+    FaultEnded {
+        /// In words, as it began.
+        fault: String,
+    },
+    /// An expectation was decided.
+    Expectation {
+        /// In words, as written in the file.
+        expectation: String,
+        /// Whether it holds.
+        met: bool,
+        /// What decided it, where it failed: `not within 5s`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// UDP.
+    Udp,
+    /// TCP.
+    Tcp,
+}

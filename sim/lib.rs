@@ -1,0 +1,16 @@
+//! The laboratory for `grenache`: a deterministic simulator of NATs, loss and latency, scenario files, and the
+//! command line.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`engine`] | virtual time, packets, hosts, links and NATs; the simulated [`grenache::net::Network`] |
+//! | [`scenario`] | scenario files: from TOML to a validated [`scenario::Scenario`] |
+//! | [`backend`] | where a scenario runs: simulated, or on this machine's loopback addresses |
+//! | [`report`] | verdicts, the event log, what a person sees |
+//! | [`event`] | what happened in a run: the one stream that everything else reads |
+
+pub mod backend;
+pub mod engine;
+pub mod event;
+pub mod report;
+pub mod scenario;

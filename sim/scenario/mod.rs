@@ -1,0 +1,5 @@
+//! Scenario files.
+
+pub mod model;
+
+pub use model::Scenario;

@@ -1,0 +1,311 @@
+//! A scenario that holds together: every name is defined, every address is a node's own, every number in range.
+//!
+//! Made from a file by [`super::load`]; what the backends run.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use serde_json::Value;
+
+/// A node's, NAT's or link's name in the file.
+pub type Name = std::sync::Arc<str>;
+
+/// What a scenario file says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// The file's name without its extension.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// The seed, where the command line gives none.
+    pub seed: u64,
+    /// The longest a run may take, in simulated time (real time on other backends).
+    pub time_limit: Duration,
+    /// The NATs by name.
+    pub nats: BTreeMap<Name, Nat>,
+    /// The kinds of links by name.
+    pub links: BTreeMap<Name, Link>,
+    /// The nodes by name.
+    pub nodes: BTreeMap<Name, Node>,
+    /// What runs, in the file's order.
+    pub programs: Vec<Program>,
+    /// What goes wrong, in the file's order.
+    pub faults: Vec<Fault>,
+    /// What must happen, in the file's order.
+    pub expectations: Vec<Expectation>,
+}
+
+/// A NAT in RFC 4787's terms, with the network behind it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Nat {
+    /// Its public address.
+    pub address: Ipv4Addr,
+    /// The network behind it. Two NATs may have the same.
+    pub lan: Ipv4Net,
+    /// The NAT that this one is behind.
+    pub behind: Option<Name>,
+    /// Its uplink.
+    pub link: Option<Name>,
+    /// RFC 4787, 4.1.
+    pub mapping: Dependence,
+    /// RFC 4787, 5.
+    pub filtering: Dependence,
+    /// RFC 4787, 4.2.1.
+    pub ports: PortAssignment,
+    /// How long a UDP mapping lives unused (RFC 4787, 4.3).
+    pub udp_timeout: Duration,
+    /// Whether two hosts behind it can reach each other by their public addresses (RFC 4787, 6).
+    pub hairpinning: bool,
+}
+
+/// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dependence {
+    /// Nothing but the internal address and port.
+    EndpointIndependent,
+    /// Also the remote address.
+    AddressDependent,
+    /// Also the remote address and port.
+    AddressAndPortDependent,
+}
+
+/// How a NAT picks a mapping's external port (RFC 4787, 4.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortAssignment {
+    /// The internal port where it is free, else the next free one.
+    Preserving,
+    /// A random free one of 1024–65535.
+    Random,
+}
+
+/// What a link does to packets, the same in both directions, each with a state of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    /// One way, before jitter.
+    pub latency: Duration,
+    /// A packet's latency is drawn evenly from `latency` ± `jitter`; packets may overtake each other.
+    pub jitter: Duration,
+    /// The probability of losing a packet, 0.0 to 1.0, each on its own.
+    pub loss: f64,
+    /// Bits a second; `None` is without limit.
+    pub rate: Option<u64>,
+    /// Bytes that wait for the rate before packets are dropped from the tail.
+    pub queue: usize,
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Its own interface's address: public, or in the LAN of the NAT it is behind.
+    pub address: Ipv4Addr,
+    /// The NAT it is behind.
+    pub behind: Option<Name>,
+    /// Its link to the internet, or to the NAT's LAN.
+    pub link: Option<Name>,
+}
+
+/// Something that runs on a node.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// Where it runs.
+    pub node: Name,
+    /// When it starts, from the beginning of the run.
+    pub start: Duration,
+    /// What it is.
+    pub kind: ProgramKind,
+}
+
+/// The programs that scenarios run: the roles of the original's examples.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProgramKind {
+    /// A Grape: DHT node and HTTP API.
+    Grape {
+        /// The DHT's UDP port.
+        dht_port: u16,
+        /// The HTTP API's TCP port.
+        api_port: u16,
+        /// Other Grapes' DHT addresses.
+        bootstrap: Vec<SocketAddrV4>,
+    },
+    /// Announces a name, once a second until a Grape takes it, and then as links do.
+    Announce {
+        /// The Grape's HTTP API.
+        grape: SocketAddrV4,
+        /// The service's name.
+        service: String,
+        /// The port to announce.
+        port: u16,
+    },
+    /// Looks a name up, again every `every` until it is found.
+    Lookup {
+        /// The Grape's HTTP API.
+        grape: SocketAddrV4,
+        /// The service's name.
+        service: String,
+        /// The time between two tries.
+        every: Duration,
+    },
+    /// A broker: keeps who is out there and introduces them.
+    Broker {
+        /// The Grape's HTTP API.
+        grape: SocketAddrV4,
+        /// The name it is announced as.
+        service: String,
+        /// Its UDP port; 0 is any.
+        port: u16,
+    },
+    /// Serves requests; punches back whoever punches it.
+    Worker(Worker),
+    /// Sends requests.
+    Client(Client),
+}
+
+/// A service.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// The Grape's HTTP API.
+    pub grape: SocketAddrV4,
+    /// The service's name.
+    pub service: String,
+    /// Its UDP port; 0 is any.
+    pub port: u16,
+    /// How it answers.
+    pub answer: Answer,
+    /// Whether it announces itself under its name.
+    pub announce: bool,
+    /// A service that it looks up and punches, every second: it waits for requests over the hole.
+    pub punches: Option<String>,
+    /// A broker that it registers with, every two seconds, punching the clients that it is told of.
+    pub broker: Option<String>,
+}
+
+/// How a worker answers a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// Always with this.
+    Value(Value),
+    /// With the payload.
+    Echo,
+    /// With the payload's first n Fibonacci numbers.
+    Fibonacci,
+    /// With this error message.
+    Error(String),
+}
+
+/// Who sends requests.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Client {
+    /// The Grape's HTTP API.
+    pub grape: SocketAddrV4,
+    /// The service's name: what it looks up and the requests' key.
+    pub service: String,
+    /// Its UDP port; 0 is any.
+    pub port: u16,
+    /// How it comes by the server's address.
+    pub reach: Reach,
+    /// The requests' payload.
+    pub payload: Value,
+    /// How many requests it sends, all at once.
+    pub requests: u32,
+    /// A request's timeout.
+    pub timeout: Duration,
+    /// How often it tries to reach the service anew after a failure.
+    pub retries: u32,
+}
+
+/// How a client comes by the address that it sends requests to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reach {
+    /// Looks the service up and requests.
+    Lookup,
+    /// Looks the service up, punches it every second, and requests once it is punched back.
+    Punch,
+    /// Announces itself under this name, and requests from whoever punches it.
+    AwaitPunch {
+        /// The name it is announced as.
+        announce: String,
+    },
+    /// Registers with a broker every two seconds, punches the servers it is told of, and requests once it is punched.
+    Broker {
+        /// The broker's name.
+        broker: String,
+    },
+}
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Fault {
+    /// When it begins.
+    pub at: Duration,
+    /// When it ends by itself, from its beginning; `None` is never.
+    pub lasts: Option<Duration>,
+    /// What it is.
+    pub kind: FaultKind,
+}
+
+/// The faults that a scenario can have.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FaultKind {
+    /// No packet passes between nodes of the two groups.
+    Partition(Vec<Name>, Vec<Name>),
+    /// A NAT forgets its mappings; new ones get other ports.
+    Rebind(Name),
+    /// A node loses everything; it starts again when the fault ends.
+    Crash(Name),
+    /// A node that crashed starts again.
+    Restart(Name),
+}
+
+/// What must happen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Expectation {
+    /// What.
+    pub kind: ExpectationKind,
+    /// By when, from the beginning of the run.
+    pub within: Duration,
+    /// As written in the file, in a line: what reports say.
+    pub text: String,
+    /// Its line in the file, from 1.
+    pub line: usize,
+}
+
+/// The kinds of expectations.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ExpectationKind {
+    /// A client got this reply, `count` times in all.
+    Reply {
+        /// The node that answered, where it matters.
+        from: Option<Name>,
+        /// The client's node.
+        to: Name,
+        /// The result.
+        value: Value,
+        /// How often.
+        count: u32,
+    },
+    /// A client's request ended in this error.
+    Failed {
+        /// The client's node.
+        to: Name,
+        /// The error's text, or a part of it.
+        error: String,
+    },
+    /// A node was punched.
+    Punched {
+        /// The punched node.
+        at: Name,
+        /// The node that punched it, where it matters.
+        by: Option<Name>,
+    },
+    /// A node found a name.
+    Found {
+        /// The node.
+        at: Name,
+        /// The service's name.
+        service: String,
+        /// An address that must be among those found, where it matters.
+        address: Option<SocketAddrV4>,
+    },
+}

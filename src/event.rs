@@ -1,0 +1,154 @@
+//! What the stack reports about itself: one typed event for each fact.
+//!
+//! Events go to [`Network::emit`](crate::net::Network::emit). The operating system's network turns them into
+//! `tracing` lines; the simulator writes them to its event log and decides expectations by them.
+
+use std::net::SocketAddr;
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// Something that happened on one host.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A punch datagram was sent.
+    PunchSent {
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// A punch datagram arrived: the sender's NAT has a mapping towards this host.
+    Punched {
+        /// Where from.
+        from: SocketAddr,
+    },
+    /// A handshake of punches is complete: both directions pass.
+    Handshake {
+        /// With whom.
+        with: SocketAddr,
+    },
+    /// A µTP connection is established.
+    UtpConnected {
+        /// The other end.
+        peer: SocketAddr,
+        /// Whether this side sent the SYN.
+        initiator: bool,
+    },
+    /// A µTP connection ended.
+    UtpClosed {
+        /// The other end.
+        peer: SocketAddr,
+        /// `closed`, or what went wrong.
+        reason: String,
+    },
+    /// A datagram that is neither µTP nor a punch arrived.
+    Message {
+        /// Where from.
+        from: SocketAddr,
+        /// Bytes.
+        len: usize,
+    },
+    /// A client sent a request.
+    RequestSent {
+        /// The request's id.
+        rid: String,
+        /// The service's name.
+        key: String,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// A server received a request.
+    RequestReceived {
+        /// The request's id.
+        rid: String,
+        /// The service's name.
+        key: String,
+        /// Where from.
+        from: SocketAddr,
+    },
+    /// A server answered a request.
+    ReplySent {
+        /// The request's id.
+        rid: String,
+        /// Where to.
+        to: SocketAddr,
+        /// The error message, where it was one.
+        error: Option<String>,
+    },
+    /// A request ended in a reply.
+    ReplyReceived {
+        /// The request's id.
+        rid: String,
+        /// The service's name.
+        key: String,
+        /// Who answered.
+        from: SocketAddr,
+        /// The result.
+        value: Value,
+    },
+    /// A request ended in an error: the peer's, or ours (`ERR_TIMEOUT`, …).
+    RequestFailed {
+        /// The request's id.
+        rid: String,
+        /// The service's name.
+        key: String,
+        /// The error message.
+        error: String,
+    },
+    /// A link announced a name through a Grape.
+    Announced {
+        /// The service's name.
+        name: String,
+        /// The announced port.
+        port: u16,
+        /// How many DHT nodes took it.
+        nodes: u64,
+    },
+    /// A link looked a name up through a Grape.
+    LookedUp {
+        /// The service's name.
+        name: String,
+        /// Where it is, in the order given.
+        addresses: Vec<SocketAddr>,
+    },
+    /// A call to a Grape failed after all tries.
+    LinkFailed {
+        /// `announce`, `lookup`, `put` or `get`.
+        call: &'static str,
+        /// The error message.
+        error: String,
+    },
+    /// A broker noted who is out there.
+    Registered {
+        /// The service's name.
+        service: String,
+        /// Whether it is a server.
+        server: bool,
+        /// The observed address.
+        address: SocketAddr,
+    },
+    /// A Grape's DHT node finished its bootstrap.
+    GrapeReady {
+        /// Its DHT port.
+        dht_port: u16,
+        /// Its HTTP API's port.
+        api_port: u16,
+    },
+    /// A DHT node stored a peer that was announced to it.
+    PeerStored {
+        /// The service's name, lossily as text.
+        name: String,
+        /// The stored address.
+        peer: SocketAddr,
+    },
+    /// Something malformed arrived from a peer and was dropped or answered with an error.
+    Malformed {
+        /// Which layer refused it: `utp`, `rpc`, `krpc`, `http`, `broker`.
+        layer: &'static str,
+        /// Where from.
+        from: SocketAddr,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
