@@ -257,9 +257,7 @@ async fn no_node_took_it() {
         }
     };
     let calls = async {
-        while grape.stats().nodes == 0 {
-            tokio::task::yield_now().await;
-        }
+        grape.until(|stats| stats.nodes > 0).await;
         answers(
             &net,
             &grape,
@@ -281,13 +279,8 @@ async fn a_grape_joins_when_its_bootstrap_comes_later() {
     let early = start(&net, config().bootstrap(vec![v4(place)])).await;
     assert_eq!(early.stats().nodes, 0);
     let late = start(&net, config().dht_address(place)).await;
-    tokio::time::timeout(Duration::from_secs(30), async {
-        while call(&net, &early, "/announce", json!(["late", 1])).await != json!(1) {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("it never joined");
+    tokio::time::timeout(Duration::from_secs(30), early.until(|stats| stats.nodes > 0)).await.expect("it never joined");
+    assert_eq!(call(&net, &early, "/announce", json!(["late", 1])).await, json!(1));
     assert_eq!(call(&net, &late, "/lookup", json!("late")).await, json!(["127.0.0.1:1"]));
 }
 

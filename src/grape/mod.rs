@@ -235,6 +235,16 @@ impl Grape {
         self.status.borrow().stats
     }
 
+    /// Waits until `condition` holds for what its DHT node holds and has seen; gives that.
+    ///
+    /// It is looked at once the node has nothing more to do for now, not after each datagram.
+    pub async fn until(&self, mut condition: impl FnMut(&NodeStats) -> bool) -> NodeStats {
+        // An error means that the driver has ended, which nothing waits out.
+        let mut status = self.status.clone();
+        let _ = status.wait_for(|status| condition(&status.stats)).await;
+        status.borrow().stats
+    }
+
     /// Ends it, and waits until its sockets are closed. Requests under way are cut off.
     pub async fn close(mut self) {
         self.tasks.clear();
