@@ -220,7 +220,7 @@ impl Replier {
     fn send(&mut self, result: &Result<Value, String>) {
         let Some(permit) = self.permit.take() else { return };
         let text = ReplyMessage::encode(&self.rid, result);
-        if self.messages.send(Outgoing { text, _permit: Some(permit) }).is_ok() {
+        if self.messages.send(Outgoing { text, permit: Some(permit), wanted: None }).is_ok() {
             let error = result.as_ref().err().cloned();
             self.net.emit(Event::ReplySent { rid: self.rid.clone(), to: self.to, error });
         }

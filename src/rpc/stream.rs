@@ -1,6 +1,7 @@
 //! What both ends of a connection do: read texts, write messages.
 
 use std::io;
+use std::sync::Weak;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -21,7 +22,17 @@ pub(super) struct Outgoing {
     /// The text.
     pub(super) text: Bytes,
     /// Held until the text has been handed to the stream.
-    pub(super) _permit: Option<OwnedSemaphorePermit>,
+    #[expect(dead_code, reason = "it counts while it lives")]
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// Dead where the message need not be written any more.
+    pub(super) wanted: Option<Weak<()>>,
+}
+
+impl Outgoing {
+    /// Whether the message is still to be written.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.strong_count() > 0)
+    }
 }
 
 /// Reads JSON texts from a stream.
@@ -60,10 +71,16 @@ pub(super) async fn write_all<W: AsyncWrite + Unpin>(
 ) -> io::Result<()> {
     let mut held = Vec::new();
     while let Some(first) = messages.recv().await {
+        if !first.is_wanted() {
+            continue;
+        }
         let mut batch = BytesMut::new();
         let mut alone = Some(first);
         while batch.len() < WRITE {
             let Ok(next) = messages.try_recv() else { break };
+            if !next.is_wanted() {
+                continue;
+            }
             if let Some(first) = alone.take() {
                 batch.extend_from_slice(&first.text);
                 held.push(first);
