@@ -14,6 +14,8 @@ pub mod message;
 mod pool;
 mod server;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use client::{ClientConfig, PeerRpcClient, RequestOptions};
 pub use error::RpcError;

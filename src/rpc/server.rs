@@ -142,11 +142,9 @@ pub struct RequestParts {
 impl PeerRpcServer {
     /// Accepts connections from now on; the requests come out of [`Requests`].
     pub fn new(endpoint: &Endpoint, config: ServerConfig) -> (Self, Requests) {
-        let (requests, received) = mpsc::channel(config.max_queue);
-        let net = endpoint.net().clone();
-        let shared = Arc::new(Shared { net: net.clone(), config, requests, malformed: AtomicU64::new(0) });
-        let accepting = net.spawn(Box::pin(accept(endpoint.clone(), shared.clone())));
-        (Self { shared, _accepting: accepting, _handling: None }, Requests(received))
+        let (shared, requests) = Shared::new(endpoint.net(), config);
+        let accepting = endpoint.net().spawn(Box::pin(accept(endpoint.clone(), shared.clone())));
+        (Self { shared, _accepting: accepting, _handling: None }, requests)
     }
 
     /// Accepts connections from now on and answers each request with what `handler` returns, each in a task of its
@@ -233,12 +231,20 @@ impl Drop for Replier {
     }
 }
 
+/// What a server's connections have in common.
 #[derive(Debug)]
-struct Shared {
+pub(super) struct Shared {
     net: Net,
     config: ServerConfig,
     requests: mpsc::Sender<Request>,
-    malformed: AtomicU64,
+    pub(super) malformed: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(net: &Net, config: ServerConfig) -> (Arc<Self>, Requests) {
+        let (requests, received) = mpsc::channel(config.max_queue);
+        (Arc::new(Self { net: net.clone(), config, requests, malformed: AtomicU64::new(0) }), Requests(received))
+    }
 }
 
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
@@ -257,7 +263,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 }
 
 /// One peer's connection.
-struct Connection {
+pub(super) struct Connection {
     shared: Arc<Shared>,
     from: SocketAddr,
     messages: mpsc::UnboundedSender<Outgoing>,
@@ -267,7 +273,10 @@ struct Connection {
 impl Connection {
     /// Reads and answers requests until either side ends the connection. After the peer's end the requests in
     /// flight are still answered.
-    async fn run<S: AsyncRead + AsyncWrite + Send + 'static>(shared: Arc<Shared>, stream: S, from: SocketAddr) {
+    pub(super) async fn run<S>(shared: Arc<Shared>, stream: S, from: SocketAddr)
+    where
+        S: AsyncRead + AsyncWrite + Send + 'static,
+    {
         let (reader, writer) = tokio::io::split(stream);
         let texts = TextReader::new(reader, shared.config.max_message);
         let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight));
