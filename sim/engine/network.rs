@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use grenache::event::Event;
-use grenache::net::{BoxFuture, HttpClient, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
+use grenache::net::{BoxFuture, HttpClient, HyperHttp, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
 
 use super::host::Life;
 use super::packet::HostId;
@@ -92,11 +92,7 @@ impl Network for SimNetwork {
     }
 
     fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
-        let host = self.host.clone();
-        Box::pin(async move {
-            let stream = stream::connect(host, v4(remote)?).await?;
-            Ok(Box::new(stream) as Box<dyn TcpStream>)
-        })
+        connect(self.host.clone(), remote)
     }
 
     fn listen_tcp(&self, local: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpListener>>> {
@@ -105,7 +101,8 @@ impl Network for SimNetwork {
     }
 
     fn http(&self) -> Arc<dyn HttpClient> {
-        Arc::new(NoHttp)
+        let host = self.host.clone();
+        Arc::new(HyperHttp::new(move |server| connect(host.clone(), server)))
     }
 
     fn rng(&self, name: &str) -> Rng {
@@ -142,14 +139,11 @@ impl SimNetwork {
     }
 }
 
-/// A stand-in until the HTTP client over [`Network::connect_tcp`] is there.
-#[derive(Debug)]
-struct NoHttp;
-
-impl HttpClient for NoHttp {
-    fn post(&self, _: SocketAddr, _: &str, _: bytes::Bytes) -> BoxFuture<'static, io::Result<(u16, bytes::Bytes)>> {
-        Box::pin(async { Err(io::Error::new(ErrorKind::Unsupported, "no HTTP client on simulated hosts yet")) })
-    }
+fn connect(host: HostHandle, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+    Box::pin(async move {
+        let stream = stream::connect(host, v4(remote)?).await?;
+        Ok(Box::new(stream) as Box<dyn TcpStream>)
+    })
 }
 
 /// Simulated networks are IPv4.

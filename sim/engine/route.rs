@@ -278,9 +278,9 @@ impl Engine {
     }
 
     fn is_partitioned(&self, a: HostId, b: HostId) -> bool {
-        self.partitions.values().any(|(left, right)| {
-            (left.contains(&a) && right.contains(&b)) || (left.contains(&b) && right.contains(&a))
-        })
+        self.partitions
+            .values()
+            .any(|(left, right)| (left.contains(&a) && right.contains(&b)) || (left.contains(&b) && right.contains(&a)))
     }
 
     fn owner(&self, place: Place, address: Ipv4Addr) -> Option<Owner> {

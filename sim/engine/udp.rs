@@ -275,9 +275,6 @@ mod tests {
             assert!(table.deliver(local, local, payload.clone()).is_ok());
         }
         assert_eq!(table.deliver(local, local, Bytes::new()).unwrap_err(), Drop::BufferFull(RECEIVE_BUFFER));
-        assert_eq!(
-            table.deliver(local, at("1.1.1.1:9"), Bytes::new()).unwrap_err(),
-            Drop::NoSocket(9)
-        );
+        assert_eq!(table.deliver(local, at("1.1.1.1:9"), Bytes::new()).unwrap_err(), Drop::NoSocket(9));
     }
 }

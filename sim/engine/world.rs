@@ -91,9 +91,8 @@ impl World {
     /// Where there is no node of one of the names.
     pub fn partition(&self, a: &[Name], b: &[Name]) -> PartitionId {
         self.shared.with(|engine, _| {
-            let group = |names: &[Name]| -> BTreeSet<HostId> {
-                names.iter().map(|name| host_id(engine, name)).collect()
-            };
+            let group =
+                |names: &[Name]| -> BTreeSet<HostId> { names.iter().map(|name| host_id(engine, name)).collect() };
             let groups = (group(a), group(b));
             engine.partitions_made += 1;
             engine.partitions.insert(engine.partitions_made, groups);

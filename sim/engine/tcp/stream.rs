@@ -28,7 +28,8 @@ pub(crate) async fn connect(host: HostHandle, remote: SocketAddrV4) -> io::Resul
         io::Result::Ok(connection)
     })??;
     let stream = SimStream { host, id };
-    poll_fn(|cx| stream.host.with_life(|life, _| life.tcp.poll_connected(stream.id, cx)).unwrap_or_else(failed)).await?;
+    poll_fn(|cx| stream.host.with_life(|life, _| life.tcp.poll_connected(stream.id, cx)).unwrap_or_else(failed))
+        .await?;
     Ok(stream)
 }
 
