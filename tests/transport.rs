@@ -193,7 +193,7 @@ async fn closing_ends_both_sides_in_order() {
         stream.write_all(b"last words").await.expect("written");
         let mut other = far.accept().await.expect("a connection");
         let (read, ()) = tokio::join!(
-            async {
+            async move {
                 let mut text = String::new();
                 other.read_to_string(&mut text).await.map(|_| text)
             },

@@ -327,7 +327,12 @@ impl State {
         if let Some(entry) = self.connections.get_mut(&id) {
             entry.held = false;
             entry.connection.abandon(now);
-            self.touch(id);
+            // What is still to be reported, the driver reports.
+            if entry.connection.is_closed() && !entry.reported {
+                self.forget(id);
+            } else {
+                self.touch(id);
+            }
         }
     }
 
