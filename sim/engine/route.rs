@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::hop::{Drop, LinkState, Mapped, Note};
+use super::hop::{LinkState, Mapped, Note, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -94,7 +94,7 @@ impl Engine {
         if destination.ip().is_loopback() || *destination.ip() == own {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
         } else if packet.size() > MTU {
-            self.drop_at_host(now_ns, host, &packet, &Drop::TooLarge);
+            self.drop_at_host(now_ns, host, &packet, &Rule::TooLarge);
         } else {
             self.uplink(now_ns, Owner::Host(host), packet);
         }
@@ -105,7 +105,7 @@ impl Engine {
         match stop {
             Stop::Network(place) => self.in_network(now_ns, place, packet),
             Stop::Owner(Owner::Host(host)) => self.deliver(now_ns, host, packet),
-            Stop::Owner(Owner::Nat(nat)) => self.into_lan(now_ns, nat, packet),
+            Stop::Owner(Owner::Nat(nat)) => self.enter_lan(now_ns, nat, packet),
         }
     }
 
@@ -182,18 +182,18 @@ impl Engine {
                     && let Some(host) = self.final_host(owner, &packet)
                     && self.is_partitioned(packet.origin, host)
                 {
-                    return self.drop_packet(now_ns, &packet, hop, &Drop::Partition);
+                    return self.drop_packet(now_ns, &packet, hop, &Rule::Partition);
                 }
                 self.downlink(now_ns, owner, packet);
             }
             (None, Place::Lan(nat)) if !self.nat(nat).lan.contains(&destination) => {
-                self.out_of_lan(now_ns, nat, packet);
+                self.leave_lan(now_ns, nat, packet);
             }
-            (None, _) => self.drop_packet(now_ns, &packet, hop, &Drop::NoHost(destination)),
+            (None, _) => self.drop_packet(now_ns, &packet, hop, &Rule::NoHost(destination)),
         }
     }
 
-    fn out_of_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+    fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
         let fate = nat.state.outbound(now_ns, &mut packet, &mut nat.rng, notes);
@@ -202,7 +202,7 @@ impl Engine {
             Ok(hairpin) => {
                 self.translated(now_ns, id, &packet);
                 if hairpin {
-                    self.into_lan(now_ns, id, packet);
+                    self.enter_lan(now_ns, id, packet);
                 } else {
                     self.uplink(now_ns, Owner::Nat(id), packet);
                 }
@@ -211,7 +211,7 @@ impl Engine {
         }
     }
 
-    fn into_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+    fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
         let Self { nats, notes, .. } = self;
         let fate = nats[id.0 as usize].state.inbound(now_ns, &mut packet, notes);
         self.apply_notes(now_ns, id);
@@ -229,7 +229,7 @@ impl Engine {
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);
         let Some(life) = &mut host.life else {
-            return self.drop_at_host(now_ns, id, &packet, &Drop::HostDown);
+            return self.drop_at_host(now_ns, id, &packet, &Rule::HostDown);
         };
         let fate = match &packet.body {
             Body::Udp(payload) => {
@@ -299,7 +299,7 @@ impl Engine {
         }
     }
 
-    fn drop_at_host(&mut self, now_ns: u64, host: HostId, packet: &Packet, rule: &Drop) {
+    fn drop_at_host(&mut self, now_ns: u64, host: HostId, packet: &Packet, rule: &Rule) {
         let hop = |engine: &mut Self| {
             let name = engine.host(host).name.clone();
             (Some(name.clone()), format!("host {name}"))
@@ -307,7 +307,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Drop) {
+    fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
         let hop = |engine: &mut Self| {
             let name = engine.nat(nat).name.clone();
             (Some(name.clone()), format!("nat {name}"))
@@ -320,7 +320,7 @@ impl Engine {
         now_ns: u64,
         packet: &Packet,
         hop: impl FnOnce(&mut Self) -> (Option<Name>, String),
-        rule: &Drop,
+        rule: &Rule,
     ) {
         if self.observed {
             let (at, hop) = hop(self);

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use grenache::net::{RecvMeta, Transmit, UdpSocket};
 
-use super::hop::Drop;
+use super::hop::Rule;
 use super::host::EphemeralPorts;
 use super::network::{HostHandle, source_ip, v4};
 use super::packet::Body;
@@ -78,14 +78,14 @@ impl UdpTable {
         source: SocketAddrV4,
         destination: SocketAddrV4,
         payload: Bytes,
-    ) -> Result<Option<Waker>, Drop> {
+    ) -> Result<Option<Waker>, Rule> {
         let port = destination.port();
         let by_ip = |ip| self.bound.get(&(port, ip)).copied();
-        let id = by_ip(*destination.ip()).or_else(|| by_ip(Ipv4Addr::UNSPECIFIED)).ok_or(Drop::NoSocket(port))?;
+        let id = by_ip(*destination.ip()).or_else(|| by_ip(Ipv4Addr::UNSPECIFIED)).ok_or(Rule::NoSocket(port))?;
         let socket = self.sockets.get_mut(&id).expect("the index names sockets that exist");
         let counts = payload.len() + OVERHEAD;
         if socket.queued + counts > RECEIVE_BUFFER {
-            return Err(Drop::BufferFull(RECEIVE_BUFFER));
+            return Err(Rule::BufferFull(RECEIVE_BUFFER));
         }
         socket.queued += counts;
         socket.queue.push_back((source, payload));
@@ -207,7 +207,7 @@ impl UdpSocket for SimUdp {
     }
 }
 
-impl std::ops::Drop for SimUdp {
+impl Drop for SimUdp {
     fn drop(&mut self) {
         // In a life that is over there is nothing left to close.
         let _ = self.host.with_life(|life, _| life.udp.close(self.id));
@@ -274,7 +274,7 @@ mod tests {
         for _ in 0..RECEIVE_BUFFER / 1024 {
             assert!(table.deliver(local, local, payload.clone()).is_ok());
         }
-        assert_eq!(table.deliver(local, local, Bytes::new()).unwrap_err(), Drop::BufferFull(RECEIVE_BUFFER));
-        assert_eq!(table.deliver(local, at("1.1.1.1:9"), Bytes::new()).unwrap_err(), Drop::NoSocket(9));
+        assert_eq!(table.deliver(local, local, Bytes::new()).unwrap_err(), Rule::BufferFull(RECEIVE_BUFFER));
+        assert_eq!(table.deliver(local, at("1.1.1.1:9"), Bytes::new()).unwrap_err(), Rule::NoSocket(9));
     }
 }

@@ -2,7 +2,7 @@
 
 use grenache::net::Rng;
 
-use super::Drop;
+use super::Rule;
 use crate::engine::seed;
 use crate::scenario::model::Link;
 
@@ -43,18 +43,18 @@ impl LinkState {
     /// A packet that meets an idle line is taken whatever the queue; one that has to wait is dropped if with it more
     /// than the queue's bytes were waiting, what is left of the packet on the line included. Loss strikes on the
     /// line: a lost packet has used its share of the rate.
-    pub(crate) fn on_packet(&mut self, now_ns: u64, size: usize, rng: &mut Rng) -> Result<u64, Drop> {
+    pub(crate) fn on_packet(&mut self, now_ns: u64, size: usize, rng: &mut Rng) -> Result<u64, Rule> {
         let mut leaves_ns = now_ns;
         if let Some(rate) = self.rate {
             let wait_ns = self.busy_until_ns.saturating_sub(now_ns);
             if wait_ns > 0 && bytes_in(wait_ns, rate).saturating_add(size) > self.queue {
-                return Err(Drop::QueueFull(self.queue));
+                return Err(Rule::QueueFull(self.queue));
             }
             self.busy_until_ns = now_ns + wait_ns + time_on_line_ns(size, rate);
             leaves_ns = self.busy_until_ns;
         }
         if self.loss > 0.0 && seed::chance(rng, self.loss) {
-            return Err(Drop::Loss(self.loss));
+            return Err(Rule::Loss(self.loss));
         }
         let mut latency_ns = self.latency_ns;
         if self.jitter_ns > 0 {
@@ -116,12 +116,12 @@ mod tests {
         let mut line = LinkState::new(&Link { rate: Some(10_000_000), queue: 2_500, ..link() });
         assert_eq!(line.on_packet(0, 1_250, &mut rng()), Ok(21 * MS));
         assert_eq!(line.on_packet(0, 1_250, &mut rng()), Ok(22 * MS));
-        assert_eq!(line.on_packet(0, 1, &mut rng()), Err(Drop::QueueFull(2_500)));
-        assert_eq!(line.on_packet(MS - 1, 1_250, &mut rng()), Err(Drop::QueueFull(2_500)), "a byte too early");
+        assert_eq!(line.on_packet(0, 1, &mut rng()), Err(Rule::QueueFull(2_500)));
+        assert_eq!(line.on_packet(MS - 1, 1_250, &mut rng()), Err(Rule::QueueFull(2_500)), "a byte too early");
         assert_eq!(line.on_packet(MS, 1_250, &mut rng()), Ok(23 * MS), "room for it");
         let mut none = LinkState::new(&Link { rate: Some(10_000_000), queue: 0, ..link() });
         assert_eq!(none.on_packet(0, 1_250, &mut rng()), Ok(21 * MS), "nothing waits");
-        assert_eq!(none.on_packet(0, 1, &mut rng()), Err(Drop::QueueFull(0)));
+        assert_eq!(none.on_packet(0, 1, &mut rng()), Err(Rule::QueueFull(0)));
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         let mut line = LinkState::new(&Link { jitter, loss: 0.1, ..link() });
         let mut rng = rng();
         let fates: Vec<_> = (0..10_000).map(|_| line.on_packet(0, 100, &mut rng)).collect();
-        let lost = fates.iter().filter(|fate| **fate == Err(Drop::Loss(0.1))).count();
+        let lost = fates.iter().filter(|fate| **fate == Err(Rule::Loss(0.1))).count();
         assert!((900..1_100).contains(&lost), "{lost} of 10,000 lost");
         let times: Vec<u64> = fates.into_iter().flatten().collect();
         assert!(times.iter().all(|at| (15 * MS..=25 * MS).contains(at)));

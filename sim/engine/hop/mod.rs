@@ -17,7 +17,7 @@ use crate::scenario::model::Dependence;
 
 /// The rule by which a hop dropped a packet. Its `Display` is the event log's wording.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Drop {
+pub(crate) enum Rule {
     /// The link's random loss, as a probability.
     Loss(f64),
     /// The link's queue, of this many bytes, is full.
@@ -46,7 +46,7 @@ pub(crate) enum Drop {
     HostDown,
 }
 
-impl fmt::Display for Drop {
+impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             // Rounded to a millionth of a percent: 0.07 × 100 is not quite 7.
@@ -94,13 +94,13 @@ mod tests {
     fn rules_read_well() {
         let source = "203.0.113.5:80".parse().unwrap();
         for (rule, text) in [
-            (Drop::Loss(0.07), "random loss of 7%"),
-            (Drop::Loss(0.005), "random loss of 0.5%"),
-            (Drop::QueueFull(256 << 10), "queue full (256 KiB)"),
-            (Drop::QueueFull(1000), "queue full (1000 B)"),
-            (Drop::BufferFull(4 << 20), "receive buffer full (4 MiB)"),
+            (Rule::Loss(0.07), "random loss of 7%"),
+            (Rule::Loss(0.005), "random loss of 0.5%"),
+            (Rule::QueueFull(256 << 10), "queue full (256 KiB)"),
+            (Rule::QueueFull(1000), "queue full (1000 B)"),
+            (Rule::BufferFull(4 << 20), "receive buffer full (4 MiB)"),
             (
-                Drop::Filtered { source, port: 4000, filtering: Dependence::AddressDependent },
+                Rule::Filtered { source, port: 4000, filtering: Dependence::AddressDependent },
                 "filtered: nothing was sent from port 4000 to 203.0.113.5 (address-dependent)",
             ),
         ] {

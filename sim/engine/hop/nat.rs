@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use grenache::net::Rng;
 
-use super::Drop;
+use super::Rule;
 use crate::engine::packet::Packet;
 use crate::engine::seed;
 use crate::event::Protocol;
@@ -63,6 +63,8 @@ enum Remote {
 struct Mapping {
     key: Key,
     expires_ns: u64,
+    /// When [`NatState::expire`] is due for it; other calls were meant for an earlier mapping with this port.
+    due_ns: u64,
     /// Where packets were sent to through it, and as how manieth: what filtering goes by.
     sent_to: BTreeMap<SocketAddrV4, u64>,
     sent_to_count: u64,
@@ -108,10 +110,10 @@ impl NatState {
         packet: &mut Packet,
         rng: &mut Rng,
         notes: &mut Vec<Note>,
-    ) -> Result<bool, Drop> {
+    ) -> Result<bool, Rule> {
         let hairpin = *packet.destination.ip() == self.address;
         if hairpin && !self.hairpinning {
-            return Err(Drop::NoHairpinning);
+            return Err(Rule::NoHairpinning);
         }
         let remote = match self.mapping {
             Dependence::EndpointIndependent => Remote::All,
@@ -120,18 +122,17 @@ impl NatState {
         };
         let key = Key { protocol: packet.protocol(), internal: packet.source, remote };
         let mut found = self.by_internal.get(&key).copied();
-        if let Some(mapped) = found {
-            if self.remove_if_idle(now_ns, mapped, notes) {
-                found = None;
-            }
+        if found.is_some_and(|mapped| self.remove_if_idle(now_ns, mapped, notes)) {
+            found = None;
         }
         let expires_ns = now_ns.saturating_add(self.timeout_ns(key.protocol));
         let mapped = match found {
             Some(mapped) => mapped,
             None => {
-                let mapped = self.free_port(key, rng).ok_or(Drop::NoFreePort)?;
+                let mapped = self.free_port(key, rng).ok_or(Rule::NoFreePort)?;
                 self.by_internal.insert(key, mapped);
-                let mapping = Mapping { key, expires_ns, sent_to: BTreeMap::new(), sent_to_count: 0 };
+                let mapping =
+                    Mapping { key, expires_ns, due_ns: expires_ns, sent_to: BTreeMap::new(), sent_to_count: 0 };
                 self.mappings.insert(mapped, mapping);
                 let remote = match remote {
                     Remote::All => None,
@@ -150,17 +151,17 @@ impl NatState {
     }
 
     /// Translates a packet from the outside: its destination becomes internal.
-    pub(crate) fn inbound(&mut self, now_ns: u64, packet: &mut Packet, notes: &mut Vec<Note>) -> Result<(), Drop> {
+    pub(crate) fn inbound(&mut self, now_ns: u64, packet: &mut Packet, notes: &mut Vec<Note>) -> Result<(), Rule> {
         let mapped = Mapped { protocol: packet.protocol(), port: packet.destination.port() };
         self.remove_if_idle(now_ns, mapped, notes);
-        let mapping = self.mappings.get(&mapped).ok_or(Drop::NoMapping(mapped.port))?;
+        let mapping = self.mappings.get(&mapped).ok_or(Rule::NoMapping(mapped.port))?;
         let passes = match self.filtering {
             Dependence::EndpointIndependent => true,
             Dependence::AddressDependent => mapping.knows_address(*packet.source.ip()),
             Dependence::AddressAndPortDependent => mapping.sent_to.contains_key(&packet.source),
         };
         if !passes {
-            return Err(Drop::Filtered { source: packet.source, port: mapped.port, filtering: self.filtering });
+            return Err(Rule::Filtered { source: packet.source, port: mapped.port, filtering: self.filtering });
         }
         packet.destination = mapping.key.internal;
         Ok(())
@@ -176,7 +177,9 @@ impl NatState {
         if self.remove_if_idle(now_ns, mapped, notes) {
             return None;
         }
-        self.mappings.get(&mapped).map(|mapping| mapping.expires_ns)
+        let mapping = self.mappings.get_mut(&mapped).filter(|mapping| mapping.due_ns == now_ns)?;
+        mapping.due_ns = mapping.expires_ns;
+        Some(mapping.due_ns)
     }
 
     /// Forgets every mapping. Until the next rebinding, new ones get other ports than those that were in use now.

@@ -43,13 +43,13 @@ impl Rig {
     }
 
     /// Sends from the inside; gives the external source.
-    fn out(&mut self, now_ns: u64, from: &str, to: &str) -> Result<SocketAddrV4, Drop> {
+    fn out(&mut self, now_ns: u64, from: &str, to: &str) -> Result<SocketAddrV4, Rule> {
         let mut packet = packet(from, to);
         self.nat.outbound(now_ns, &mut packet, &mut self.rng, &mut self.notes).map(|_| packet.source)
     }
 
     /// Sends from the outside; gives the internal destination.
-    fn back(&mut self, now_ns: u64, from: &str, to: SocketAddrV4) -> Result<SocketAddrV4, Drop> {
+    fn back(&mut self, now_ns: u64, from: &str, to: SocketAddrV4) -> Result<SocketAddrV4, Rule> {
         let mut packet = packet(from, &to.to_string());
         self.nat.inbound(now_ns, &mut packet, &mut self.notes).map(|()| packet.destination)
     }
@@ -108,7 +108,7 @@ fn rfc_4787_4_1_and_5_all_nine_pairs_of_mapping_and_filtering() {
 #[test]
 fn a_refusal_names_its_rule() {
     let mut rig = Rig::new(EndpointIndependent, AddressAndPortDependent);
-    assert_eq!(rig.back(0, SERVER, "198.51.100.10:4000".parse().unwrap()), Err(Drop::NoMapping(4000)));
+    assert_eq!(rig.back(0, SERVER, "198.51.100.10:4000".parse().unwrap()), Err(Rule::NoMapping(4000)));
     let external = rig.out(0, HOST, SERVER).unwrap();
     assert_eq!(
         rig.back(0, OTHER_PORT, external).unwrap_err().to_string(),
@@ -131,7 +131,7 @@ fn rfc_4787_4_3_a_mapping_lives_its_lifetime_and_outbound_refreshes_it() {
     assert_eq!(rig.nat.expire(30 * S, mapped, &mut rig.notes), Some(50 * S), "look again");
     assert!(rig.back(50 * S - 1, SERVER, external).is_ok(), "just before");
     assert_eq!(rig.notes, []);
-    assert_eq!(rig.back(50 * S, SERVER, external), Err(Drop::NoMapping(5000)), "just after");
+    assert_eq!(rig.back(50 * S, SERVER, external), Err(Rule::NoMapping(5000)), "just after");
     let reason = "idle for 30s".to_owned();
     assert_eq!(rig.notes, [Note::Removed { mapped, internal, reason }]);
     assert_eq!(rig.nat.expire(50 * S, mapped, &mut rig.notes), None, "it is reported once");
@@ -159,7 +159,7 @@ fn random_ports_are_random_and_run_out() {
         let external = rig.out(0, HOST, &format!("203.0.113.1:{port}")).unwrap();
         assert!(external.port() >= LOWEST_PORT && ports.insert(external.port()), "{external}");
     }
-    assert_eq!(rig.out(0, HOST, OTHER_HOST), Err(Drop::NoFreePort));
+    assert_eq!(rig.out(0, HOST, OTHER_HOST), Err(Rule::NoFreePort));
     let first_two = |seed| {
         let mut rig = Rig::with(|nat| nat.ports = PortAssignment::Random);
         rig.rng = seed::stream(seed, &["nat"]);
@@ -185,7 +185,7 @@ fn rfc_4787_6_a_hairpinned_packet_has_the_external_source() {
 
     let mut without = Rig::new(EndpointIndependent, EndpointIndependent);
     let external = without.out(0, HOST, SERVER).unwrap().to_string();
-    assert_eq!(without.out(1, other, &external), Err(Drop::NoHairpinning));
+    assert_eq!(without.out(1, other, &external), Err(Rule::NoHairpinning));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn rebinding_forgets_everything_and_changes_the_ports() {
     rig.notes.clear();
     rig.nat.rebind(&mut rig.notes);
     assert!(matches!(&rig.notes[..], [Note::Removed { reason, .. }] if reason == "rebinding"));
-    assert_eq!(rig.back(1, SERVER, before), Err(Drop::NoMapping(5000)));
+    assert_eq!(rig.back(1, SERVER, before), Err(Rule::NoMapping(5000)));
     let after = rig.out(2, HOST, SERVER).unwrap();
     assert_ne!(after, before);
     assert_eq!(rig.back(3, SERVER, after), Ok(HOST.parse().unwrap()));

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::task::{Context, Poll, Waker};
 
 use super::{Connection, Read, Segment, Write};
-use crate::engine::hop::Drop;
+use crate::engine::hop::Rule;
 use crate::engine::host::EphemeralPorts;
 
 /// Connections that wait to be accepted, those in their handshake included; a SYN beyond is ignored.
@@ -116,7 +116,7 @@ impl Stack {
         local: SocketAddrV4,
         segment: &Segment,
         first: impl FnOnce() -> u32,
-    ) -> Result<(), Drop> {
+    ) -> Result<(), Rule> {
         if let Some(&id) = self.by_endpoints.get(&(local, remote)) {
             let entry = self.connections.get_mut(&id).expect("the index names connections that exist");
             entry.connection.on_segment(now_ns, segment);
@@ -130,7 +130,7 @@ impl Stack {
         let listener = self.listeners.iter_mut().find(|(_, listener)| opens && serves(listener));
         if let Some((&listener_id, listener)) = listener {
             if listener.waiting >= BACKLOG {
-                return Err(Drop::BacklogFull(BACKLOG));
+                return Err(Rule::BacklogFull(BACKLOG));
             }
             listener.waiting += 1;
             let id = self.insert(Connection::accept(local, remote, first(), segment), Some(listener_id));
@@ -145,7 +145,7 @@ impl Stack {
             };
             self.effects.segments.push((local, remote, Segment { reset: true, seq, ack, ..Segment::default() }));
         }
-        Err(Drop::NoSocket(local.port()))
+        Err(Rule::NoSocket(local.port()))
     }
 
     pub(crate) fn on_timer(&mut self, now_ns: u64, id: ConnectionId) {

@@ -2,6 +2,7 @@
 
 use grenache::event::Event as StackEvent;
 use grenache_sim::engine::World;
+use grenache_sim::event::{Event, LabEvent};
 use rand::Rng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{sleep, timeout};
@@ -97,4 +98,38 @@ fn events_are_in_the_order_of_time_and_sums_work_out() {
         }
     }
     assert_eq!(sent, ended, "every packet has one fate");
+}
+
+#[test]
+fn an_observer_sees_everything_at_its_time_and_may_act() {
+    let arrived = std::rc::Rc::new(tokio::sync::Notify::new());
+    let (notify, seen) = (arrived.clone(), std::rc::Rc::new(std::cell::RefCell::new(Vec::new())));
+    let (log, world_of_observer) = (seen.clone(), std::rc::Rc::new(std::cell::OnceCell::<World>::new()));
+    let world_of_main = world_of_observer.clone();
+    let lab = Lab::new().node("a", "203.0.113.1").node("b", "203.0.113.2");
+    let lab = lab.link(&["a"], std::time::Duration::from_nanos(333_333), |_| {});
+    let sim = lab.sim().observe(move |record| {
+        log.borrow_mut().push(record.clone());
+        let stack = matches!(record.event, Event::Stack(_));
+        if let Event::Lab(LabEvent::PacketDropped { .. }) = record.event {
+            notify.notify_one();
+            // What an observer records comes after what it saw.
+            let event = Event::Stack(StackEvent::PunchSent { to: address("203.0.113.9:9") });
+            world_of_observer.get().unwrap().record(Some("b"), event);
+        }
+        assert!(!stack || record.at.as_deref() == Some("b"));
+    });
+    let woken = sim.run(ms(1_000), async |world: World| {
+        world_of_main.set(world.clone()).unwrap();
+        let a = udp(&world, "a", 1000);
+        send(&a, "203.0.113.2:9", b"nobody is there").await;
+        // Nothing else is going to happen in this run: the observer's word is what wakes this.
+        arrived.notified().await;
+        world.now()
+    });
+    assert_eq!(woken, Some(std::time::Duration::from_nanos(1_333_333)));
+    let seen = seen.borrow();
+    let last: Vec<_> = seen.iter().rev().take(2).map(|record| record.at_ns).collect();
+    assert_eq!(last, [1_333_333, 1_333_333]);
+    assert!(matches!(seen.last().unwrap().event, Event::Stack(_)));
 }

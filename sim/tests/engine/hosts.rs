@@ -119,7 +119,6 @@ fn a_host_may_crash_itself() {
 }
 
 #[test]
-#[expect(clippy::redundant_closure_for_method_calls, reason = "the closure is what is caught")]
 fn a_panic_in_a_task_is_the_runs() {
     let panicked = std::panic::catch_unwind(|| {
         two().sim().run(Duration::from_secs(10), async |world| {
