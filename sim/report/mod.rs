@@ -1,1 +1,43 @@
-//! TODO
+//! Verdicts, the event log, and what a person sees of a run.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The whole in a word.
+    pub verdict: Verdict,
+    /// What became of each expectation, in the file's order.
+    pub expectations: Vec<ExpectationOutcome>,
+    /// How long the run took, in simulated time (real time on loopback).
+    pub simulated: Duration,
+    /// The programs that could not start or gave up, in words.
+    pub programs_failed: Vec<String>,
+}
+
+/// Whether a run is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every expectation was met, and every program could run.
+    Passed,
+    /// An expectation was not met in time, or a program failed.
+    Failed,
+}
+
+/// What became of an expectation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ExpectationOutcome {
+    /// The expectation in words.
+    pub text: String,
+    /// Its line in the file, from 1.
+    pub line: usize,
+    /// Whether it was met in time.
+    pub met: bool,
+    /// What decided it, where it was not.
+    pub reason: Option<String>,
+    /// When it was decided, from the beginning of the run.
+    pub decided_at: Duration,
+}
