@@ -1,40 +1,43 @@
-//! Verdicts.
+//! Verdicts, the event log, and what a person sees of a run.
 
 use std::time::Duration;
 
-/// Whether a run did what its file expects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+use serde::Serialize;
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// The whole in a word.
+    pub verdict: Verdict,
+    /// What became of each expectation, in the file's order.
+    pub expectations: Vec<ExpectationOutcome>,
+    /// How long the run took, in simulated time (real time on loopback).
+    pub simulated: Duration,
+    /// The programs that could not start or gave up, in words.
+    pub programs_failed: Vec<String>,
+}
+
+/// Whether a run is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// Every expectation was met.
+    /// Every expectation was met, and every program could run.
     Passed,
-    /// One was not.
+    /// An expectation was not met in time, or a program failed.
     Failed,
 }
 
 /// What became of an expectation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ExpectationOutcome {
-    /// As written in the file.
+    /// The expectation in words.
     pub text: String,
-    /// Its line in the file.
+    /// Its line in the file, from 1.
     pub line: usize,
-    /// Whether it was met.
+    /// Whether it was met in time.
     pub met: bool,
-    /// Why not.
+    /// What decided it, where it was not.
     pub reason: Option<String>,
-    /// When it was decided.
+    /// When it was decided, from the beginning of the run.
     pub decided_at: Duration,
-}
-
-/// What a run came to.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// The verdict.
-    pub verdict: Verdict,
-    /// Each expectation's outcome, in the file's order.
-    pub expectations: Vec<ExpectationOutcome>,
-    /// How long it took, in simulated time.
-    pub simulated: Duration,
-    /// Programs that failed, in words.
-    pub programs_failed: Vec<String>,
 }

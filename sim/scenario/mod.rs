@@ -1,5 +1,160 @@
-//! Scenario files.
+//! Scenario files: which hosts there are, what runs on them, what goes wrong, and what must happen.
+//!
+//! A file is TOML, and strict: an unknown key, an undefined name or a number without its unit is an error that says
+//! where it is and what would be right. Durations are written `"20ms"` (us, ms, s, min, h), probabilities `"0.5%"`,
+//! rates `"50 Mbit/s"` (bit/s, kbit/s, Mbit/s, Gbit/s), sizes `"256 KiB"` (B, kB, MB, GB, KiB, MiB, GiB). Names of
+//! nodes, NATs and links are of letters, digits, `-` and `_`.
+//!
+//! | above the tables | default | |
+//! |---|---|---|
+//! | `description` | empty | one line for people |
+//! | `seed` | 1 | of all randomness; the command line's `--seed` goes before |
+//! | `time-limit` | `"60s"` | the run ends here at the latest |
+//!
+//! | `[nat.NAME]` | default | |
+//! |---|---|---|
+//! | `address` | the next free in 198.51.100.0/24, or in the LAN it is behind | its outer address |
+//! | `lan` | `"192.168.1.0/24"` | the network behind it; two NATs may have the same |
+//! | `behind` | the internet | the NAT that it is behind |
+//! | `link` | perfect | its uplink |
+//! | `mapping` | `"endpoint-independent"` | or `"address-dependent"`, `"address-and-port-dependent"` (RFC 4787, 4.1) |
+//! | `filtering` | `"address-and-port-dependent"` | or `"address-dependent"`, `"endpoint-independent"` (RFC 4787, 5) |
+//! | `ports` | `"preserving"` | or `"random"` (RFC 4787, 4.2.1) |
+//! | `udp-timeout` | `"120s"` | how long a mapping lives unused (RFC 4787, 4.3) |
+//! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
+//!
+//! | `[link.NAME]` | default | |
+//! |---|---|---|
+//! | `latency` | `"0ms"` | one way |
+//! | `jitter` | `"0ms"` | a packet takes latency ± jitter; packets may overtake each other |
+//! | `loss` | `"0%"` | of packets, each on its own |
+//! | `rate` | none | bits a second |
+//! | `queue` | `"256 KiB"` | what waits for the rate; needs `rate` |
+//!
+//! | `[node.NAME]` | default | |
+//! |---|---|---|
+//! | `address` | the next free in 203.0.113.0/24, or in the LAN it is behind (from its second host on) | |
+//! | `behind` | the internet | the NAT that it is behind |
+//! | `link` | perfect | to the internet, or to its LAN |
+//!
+//! | `[[program]]` | default | |
+//! |---|---|---|
+//! | `node`, `run` | required | where, and what: see the next table |
+//! | `start` | `"0s"` | when |
+//! | `grape` | the first Grape on the same node | whose API it uses: a node's name (its first Grape) or `"IP:PORT"`; not for `grape` |
+//!
+//! | `run` | keys, with defaults |
+//! |---|---|
+//! | `"grape"` | `dht-port`, `api-port` required; `bootstrap = ["NODE:PORT", "IP:PORT"]`, none |
+//! | `"announce"` | `service`, `port` required |
+//! | `"lookup"` | `service` required; `every = "1s"`, until it is found |
+//! | `"broker"` | `service` required; `port = 0` (any) |
+//! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"` |
+//! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), or `broker = "SERVICE"`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//!
+//! A node's name in `bootstrap`, `grape` and `found.address` stands for its address as it is seen from where it is
+//! used: its own on the same network, else that of the outermost NAT between.
+//!
+//! | `[[fault]]` | |
+//! |---|---|
+//! | `at` | when it begins |
+//! | `lasts` | when it ends, from its beginning; never where left out. Not for `rebind` and `restart` |
+//! | one of `partition = [["a"], ["b", "c"]]` | no packet passes between the two groups of nodes |
+//! | `rebind = "NAT"` | it forgets its mappings |
+//! | `crash = "NODE"` | it loses everything; where the fault ends, it starts again with its programs |
+//! | `restart = "NODE"` | a node that crashed for good starts again |
+//!
+//! | `[[expect]]` | |
+//! |---|---|
+//! | `within` | by when, from the beginning of the run |
+//! | one of `reply = { from = "NODE", to = "NODE", value = VALUE, count = 1 }` | a client's request was answered (`from` may be left out) |
+//! | `failed = { to = "NODE", error = "TEXT" }` | a client's request ended in an error with this in its message |
+//! | `punched = { at = "NODE", by = "NODE" }` | a punch arrived (`by` may be left out) |
+//! | `found = { at = "NODE", service = "NAME", address = "NODE:PORT" }` | a lookup found the name (`address` may be left out) |
+//!
+//! ```
+//! let scenario = grenache_sim::scenario::parse("lonely.toml", r#"
+//!     [node.server]
+//!     address = "157.81.109.241"
+//!
+//!     [[program]]
+//!     node = "server"
+//!     run = "grape"
+//!     dht-port = 20001
+//!     api-port = 30001
+//! "#)?;
+//! assert_eq!(scenario.name, "lonely");
+//! assert_eq!(scenario.seed, 1);
+//!
+//! let error = grenache_sim::scenario::parse("typo.toml", "[node.server]\nadress = \"157.81.109.241\"").unwrap_err();
+//! assert_eq!(error.to_string(), "typo.toml:2:1: unknown key `adress`");
+//! # Ok::<(), grenache_sim::scenario::LoadError>(())
+//! ```
 
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+mod error;
+mod expect;
 pub mod model;
+mod program;
+mod raw;
+mod read;
+mod topology;
+mod units;
 
+pub use error::{LoadError, Problem};
 pub use model::Scenario;
+
+use error::Problems;
+
+/// The seed of a file that names none.
+const DEFAULT_SEED: u64 = 1;
+
+/// The time limit of a file that names none.
+const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(60);
+
+/// Loads a scenario from a file, which also gives it its name.
+///
+/// # Errors
+/// Where the file cannot be read, or is not a scenario that holds together.
+pub fn load(path: &Path) -> Result<Scenario, LoadError> {
+    let text = fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// Reads a scenario from text. `file` is how errors call it; without folders and extension it is the scenario's name.
+///
+/// # Errors
+/// Where the text is not a scenario that holds together.
+pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
+    let mut problems = Problems::new(file, text);
+    let raw = read::read(&mut problems)?;
+
+    let time_limit = raw.head.time_limit.as_ref().map_or(DEFAULT_TIME_LIMIT, |limit| limit.get_ref().0);
+    if let Some(limit) = &raw.head.time_limit
+        && time_limit.is_zero()
+    {
+        problems.add(limit.span(), "a scenario needs some time: `time-limit` is more than 0s");
+    }
+    let topology = topology::topology(&mut problems, &raw);
+    let programs = program::programs(&mut problems, &raw, &topology, time_limit);
+    let faults = expect::faults(&mut problems, &raw, &topology, time_limit);
+    let expectations = expect::expectations(&mut problems, &raw, &topology, time_limit);
+    problems.check()?;
+
+    let name = Path::new(file).file_stem().map_or_else(|| file.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    Ok(Scenario {
+        name,
+        description: raw.head.description.unwrap_or_default(),
+        seed: raw.head.seed.map_or(DEFAULT_SEED, |seed| seed.0),
+        time_limit,
+        nats: topology.nats,
+        links: topology.links,
+        nodes: topology.nodes,
+        programs,
+        faults,
+        expectations,
+    })
+}

@@ -12,8 +12,8 @@ use serde_json::Value;
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;
 
-/// What a scenario file says.
-#[derive(Debug, Clone, PartialEq)]
+/// What a scenario file says. The default is empty: no nodes, and over at once.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Scenario {
     /// The file's name without its extension.
     pub name: String,
@@ -265,7 +265,7 @@ pub struct Expectation {
     pub kind: ExpectationKind,
     /// By when, from the beginning of the run.
     pub within: Duration,
-    /// As written in the file, in a line: what reports say.
+    /// In words, in a line: what reports say.
     pub text: String,
     /// Its line in the file, from 1.
     pub line: usize,

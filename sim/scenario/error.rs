@@ -1,0 +1,233 @@
+//! What is wrong with a scenario file, and where.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, SourceCode};
+use thiserror::Error;
+
+/// Why a scenario file could not be loaded.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not a scenario: at least one problem, in the file's order. Displayed one a line, as
+    /// `file:line:column: message`.
+    #[error("{}", one_a_line(.0))]
+    Invalid(Vec<Problem>),
+}
+
+impl LoadError {
+    /// The error as a person wants to see it: each problem with its place in the file marked, lines of `width`
+    /// columns, in `theme`.
+    pub fn render(&self, theme: GraphicalTheme, width: usize) -> String {
+        let handler = GraphicalReportHandler::new_themed(theme).with_width(width).without_cause_chain();
+        let mut text = String::new();
+        match self {
+            Self::Read { .. } => text = format!("{self}\n"),
+            Self::Invalid(problems) => {
+                for problem in problems {
+                    handler.render_report(&mut text, problem).expect("a String takes any text");
+                }
+            }
+        }
+        text
+    }
+}
+
+fn one_a_line(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("{}: {problem}", problem.place())).collect::<Vec<_>>().join("\n")
+}
+
+/// One thing that is wrong with a scenario file. Its `Display` is the message without the place.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    source: Arc<NamedSource<String>>,
+    message: String,
+    help: Option<String>,
+    label: Option<String>,
+    span: Range<usize>,
+    also: Option<(Range<usize>, String)>,
+}
+
+impl Problem {
+    /// `file:line:column`, from 1, columns in characters.
+    pub fn place(&self) -> String {
+        let (line, column) = position(self.source.inner(), self.span.start);
+        format!("{}:{line}:{column}", self.source.name())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl Diagnostic for Problem {
+    fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&*self.source)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        let here = self.label.clone().unwrap_or_else(|| "here".to_owned());
+        let main = LabeledSpan::new_primary_with_span(Some(here), self.span.clone());
+        let also = self.also.clone().map(|(span, label)| LabeledSpan::new_with_span(Some(label), span));
+        Some(Box::new(std::iter::once(main).chain(also)))
+    }
+}
+
+/// Line and column of a byte, from 1; the column counts characters.
+pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+}
+
+/// Collects what is wrong with one file.
+#[derive(Debug)]
+pub(super) struct Problems {
+    source: Arc<NamedSource<String>>,
+    found: Vec<Problem>,
+}
+
+/// The most problems of one file that are told; more are seldom read.
+const MAX_PROBLEMS: usize = 20;
+
+impl Problems {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        let source = NamedSource::new(name, text.to_owned()).with_language("toml");
+        Self { source: Arc::new(source), found: Vec::new() }
+    }
+
+    pub(super) fn text(&self) -> &str {
+        self.source.inner()
+    }
+
+    /// Adds a problem; the result lets more be said about it.
+    pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Problem {
+        let problem =
+            Problem { source: self.source.clone(), message: message.into(), help: None, label: None, span, also: None };
+        self.found.push(problem);
+        self.found.last_mut().expect("just pushed")
+    }
+
+    /// The problems so far as an error, in the file's order; `Ok` where there are none.
+    pub(super) fn check(&mut self) -> Result<(), LoadError> {
+        if self.found.is_empty() {
+            return Ok(());
+        }
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_by_key(|problem| problem.span.start);
+        found.truncate(MAX_PROBLEMS);
+        Err(LoadError::Invalid(found))
+    }
+}
+
+impl Problem {
+    /// Says what to do.
+    pub(super) fn help(&mut self, help: impl Into<String>) -> &mut Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Says what is at the marked place.
+    pub(super) fn label(&mut self, label: impl Into<String>) -> &mut Self {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// Marks a second place.
+    pub(super) fn also(&mut self, span: Range<usize>, label: impl Into<String>) -> &mut Self {
+        self.also = Some((span, label.into()));
+        self
+    }
+}
+
+/// `allowed: a, b, c`, with `did you mean` where `got` is close to one.
+pub(super) fn suggestion(heading: &str, got: &str, allowed: &[&str]) -> String {
+    if allowed.is_empty() {
+        return format!("{heading}: none");
+    }
+    let list = format!("{heading}: {}", allowed.join(", "));
+    match nearest(got, allowed) {
+        Some(near) => format!("did you mean `{near}`? {list}"),
+        None => list,
+    }
+}
+
+/// The one of `allowed` that `got` is probably a slip of.
+fn nearest<'a>(got: &str, allowed: &[&'a str]) -> Option<&'a str> {
+    // Names longer than this are not typed by hand, and the distance is quadratic.
+    if got.chars().count() > 64 {
+        return None;
+    }
+    let length = got.chars().count();
+    let close = length.div_ceil(3).min(length.saturating_sub(1));
+    allowed
+        .iter()
+        .map(|name| (distance(&got.to_lowercase(), &name.to_lowercase()), *name))
+        .filter(|(distance, _)| *distance <= close)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// How many insertions, deletions and replacements of a character lead from `a` to `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters_from_one() {
+        assert_eq!(position("", 0), (1, 1));
+        assert_eq!(position("ab\ncd", 4), (2, 2));
+        assert_eq!(position("µs\n", 2), (1, 2));
+        assert_eq!(position("µs\n", 1), (1, 1), "inside of a character");
+        assert_eq!(position("a\n", 99), (2, 1));
+    }
+
+    #[test]
+    fn slips_are_recognised() {
+        assert_eq!(nearest("latncy", &["jitter", "latency"]), Some("latency"));
+        assert_eq!(nearest("Home", &["home", "office"]), Some("home"));
+        assert_eq!(nearest("x", &["home", "office"]), None);
+        assert_eq!(nearest("x", &["a", "b"]), None, "nothing of it is left");
+        assert_eq!(nearest("", &["a"]), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}

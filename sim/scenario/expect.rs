@@ -1,0 +1,224 @@
+//! From tables to faults and expectations.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::error::{Problems, position, suggestion};
+use super::model::{Expectation, ExpectationKind, Fault, FaultKind, Name};
+use super::program::{before_limit, check_service, endpoint};
+use super::raw::{ExpectTable, FaultTable, File, ProgramTable, Text};
+use super::topology::{Topology, defined};
+
+/// Makes faults of the file's tables, in its order.
+pub(super) fn faults(problems: &mut Problems, file: &File, topology: &Topology, limit: Duration) -> Vec<Fault> {
+    file.faults
+        .iter()
+        .filter_map(|table| {
+            let (table, span) = (table.get_ref(), table.span());
+            let at = before_limit(problems, Some(&table.at), limit, "the fault begins");
+            let there = [
+                ("partition", table.partition.is_some()),
+                ("rebind", table.rebind.is_some()),
+                ("crash", table.crash.is_some()),
+                ("restart", table.restart.is_some()),
+            ];
+            if !exactly_one(problems, span, "fault", &there) {
+                return None;
+            }
+            let kind = fault_kind(problems, topology, table)?;
+            let lasts = table.lasts.as_ref().map(|lasts| lasts.get_ref().0);
+            if let Some(lasts) = &table.lasts {
+                if lasts.get_ref().0.is_zero() {
+                    problems.add(lasts.span(), "a fault that lasts no time is none");
+                }
+                if matches!(kind, FaultKind::Rebind(_) | FaultKind::Restart(_)) {
+                    problems
+                        .add(lasts.span(), "this fault happens in a moment: it cannot last")
+                        .help("leave `lasts` out; partition and crash have it");
+                }
+            }
+            Some(Fault { at, lasts, kind })
+        })
+        .collect()
+}
+
+fn fault_kind(problems: &mut Problems, topology: &Topology, table: &FaultTable) -> Option<FaultKind> {
+    if let Some(groups) = &table.partition {
+        let [a, b] = groups.get_ref().as_slice() else {
+            problems
+                .add(
+                    groups.span(),
+                    format!("a partition is between two groups of nodes, not {}", groups.get_ref().len()),
+                )
+                .help("write partition = [[\"a\"], [\"b\", \"c\"]]");
+            return None;
+        };
+        let mut named = Vec::new();
+        for group in [a, b] {
+            if group.get_ref().is_empty() {
+                problems.add(group.span(), "a group of a partition has at least one node");
+            }
+            let nodes: Vec<Option<Name>> =
+                group.get_ref().iter().map(|node| defined(problems, "node", node, &topology.nodes)).collect();
+            named.push(nodes.into_iter().flatten().collect::<Vec<_>>());
+        }
+        if let Some(both) =
+            b.get_ref().iter().find(|node| a.get_ref().iter().any(|other| other.get_ref() == node.get_ref()))
+        {
+            problems.add(both.span(), format!("`{}` is in both groups of the partition", both.get_ref()));
+        }
+        let b = named.pop()?;
+        return Some(FaultKind::Partition(named.pop()?, b));
+    }
+    if let Some(nat) = &table.rebind {
+        return defined(problems, "NAT", nat, &topology.nats).map(FaultKind::Rebind);
+    }
+    if let Some(node) = &table.crash {
+        return defined(problems, "node", node, &topology.nodes).map(FaultKind::Crash);
+    }
+    let node = table.restart.as_ref()?;
+    defined(problems, "node", node, &topology.nodes).map(FaultKind::Restart)
+}
+
+/// Makes expectations of the file's tables, in its order.
+pub(super) fn expectations(
+    problems: &mut Problems,
+    file: &File,
+    topology: &Topology,
+    limit: Duration,
+) -> Vec<Expectation> {
+    file.expects
+        .iter()
+        .filter_map(|table| {
+            let (table, span) = (table.get_ref(), table.span());
+            let within = table.within.get_ref().0;
+            if within > limit {
+                problems
+                    .add(
+                        table.within.span(),
+                        format!("the run ends at {limit:?}, before this expectation's time is up"),
+                    )
+                    .help("raise `time-limit` at the top of the file, or shorten `within`");
+            }
+            if within.is_zero() {
+                problems.add(table.within.span(), "nothing can happen within no time");
+            }
+            let there = [
+                ("reply", table.reply.is_some()),
+                ("failed", table.failed.is_some()),
+                ("punched", table.punched.is_some()),
+                ("found", table.found.is_some()),
+            ];
+            if !exactly_one(problems, span.clone(), "expectation", &there) {
+                return None;
+            }
+            let kind = Expected { problems, file, topology }.kind(table)?;
+            let (line, _) = position(problems.text(), span.start);
+            let text = format!("{}, within {within:?}", in_words(&kind));
+            Some(Expectation { kind, within, text, line })
+        })
+        .collect()
+}
+
+fn exactly_one(problems: &mut Problems, span: std::ops::Range<usize>, what: &str, keys: &[(&str, bool)]) -> bool {
+    let all: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
+    let there: Vec<&str> = keys.iter().filter(|(_, there)| *there).map(|(key, _)| *key).collect();
+    let message = match there.as_slice() {
+        [_] => return true,
+        [] => format!("the {what} says nothing"),
+        several => format!("the {what} says several things: {}", several.join(", ")),
+    };
+    problems.add(span, message).help(format!("write one of: {}", all.join(", "))).label("this one");
+    false
+}
+
+struct Expected<'a> {
+    problems: &'a mut Problems,
+    file: &'a File,
+    topology: &'a Topology,
+}
+
+impl Expected<'_> {
+    fn kind(&mut self, table: &ExpectTable) -> Option<ExpectationKind> {
+        if let Some(reply) = table.reply.as_ref().map(Spanned::get_ref) {
+            let to = self.node_with(&reply.to, &["client"]);
+            let from = reply.from.as_ref().map(|from| self.node_with(from, &["worker", "broker"]));
+            // A name that is given and wrong is a problem; one that is not given is not.
+            let from = match from {
+                Some(None) => return None,
+                Some(from) => from,
+                None => None,
+            };
+            let count = reply.count.map_or(1, |count| count.count());
+            return Some(ExpectationKind::Reply { from, to: to?, value: reply.value.0.clone(), count });
+        }
+        if let Some(failed) = table.failed.as_ref().map(Spanned::get_ref) {
+            let to = self.node_with(&failed.to, &["client"])?;
+            return Some(ExpectationKind::Failed { to, error: failed.error.clone() });
+        }
+        if let Some(punched) = table.punched.as_ref().map(Spanned::get_ref) {
+            let at = self.node_with(&punched.at, &["worker", "client"]);
+            let by = match &punched.by {
+                Some(by) => Some(self.node_with(by, &["worker", "client"])?),
+                None => None,
+            };
+            return Some(ExpectationKind::Punched { at: at?, by });
+        }
+        let found = table.found.as_ref()?.get_ref();
+        check_service(self.problems, &found.service);
+        let at = self.node_with(&found.at, &["lookup", "client", "worker"])?;
+        let address = match &found.address {
+            Some(address) => Some(endpoint(self.problems, self.topology, Some(&at), address)?),
+            None => None,
+        };
+        Some(ExpectationKind::Found { at, service: found.service.get_ref().clone(), address })
+    }
+
+    /// A node that runs at least one of `kinds`: on another, the expectation could never be met.
+    fn node_with(&mut self, name: &Text, kinds: &[&str]) -> Option<Name> {
+        let node = defined(self.problems, "node", name, &self.topology.nodes)?;
+        let runs = |node: &str| {
+            self.file
+                .programs
+                .iter()
+                .map(Spanned::get_ref)
+                .any(|program| program.node().get_ref() == node && kinds.contains(&kind_name(program)))
+        };
+        if runs(&node) {
+            return Some(node);
+        }
+        let names: Vec<&str> = self.topology.nodes.keys().map(|node| &**node).filter(|node| runs(node)).collect();
+        let kinds = kinds.join(" or ");
+        let help = suggestion(&format!("nodes with a {kinds}"), &node, &names);
+        self.problems.add(name.span(), format!("no {kinds} runs on `{node}`")).help(help);
+        None
+    }
+}
+
+fn kind_name(program: &ProgramTable) -> &'static str {
+    match program {
+        ProgramTable::Grape(_) => "grape",
+        ProgramTable::Announce(_) => "announce",
+        ProgramTable::Lookup(_) => "lookup",
+        ProgramTable::Broker(_) => "broker",
+        ProgramTable::Worker(_) => "worker",
+        ProgramTable::Client(_) => "client",
+    }
+}
+
+/// An expectation as reports say it.
+fn in_words(kind: &ExpectationKind) -> String {
+    match kind {
+        ExpectationKind::Reply { from, to, value, count } => {
+            let times = if *count == 1 { String::new() } else { format!(" {count} times") };
+            let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
+            format!("{to} gets the reply {value}{from}{times}")
+        }
+        ExpectationKind::Failed { to, error } => format!("a request of {to} fails with {error:?}"),
+        ExpectationKind::Punched { at, by: Some(by) } => format!("{at} is punched by {by}"),
+        ExpectationKind::Punched { at, by: None } => format!("{at} is punched"),
+        ExpectationKind::Found { at, service, address: Some(address) } => format!("{at} finds {service} at {address}"),
+        ExpectationKind::Found { at, service, address: None } => format!("{at} finds {service}"),
+    }
+}

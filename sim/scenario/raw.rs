@@ -1,0 +1,366 @@
+//! A scenario file as it is written: every key and its type, and where it stands, but not yet whether it makes sense.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use toml::Spanned;
+
+use super::units::{Address, Count, CountOrNone, Endpoint, Lan, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
+use crate::scenario::model;
+
+/// A text with its place in the file.
+pub(super) type Text = Spanned<String>;
+
+/// A whole file.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) head: Head,
+    pub(super) nats: Vec<(Text, NatTable)>,
+    pub(super) links: Vec<(Text, LinkTable)>,
+    pub(super) nodes: Vec<(Text, NodeTable)>,
+    pub(super) programs: Vec<Spanned<ProgramTable>>,
+    pub(super) faults: Vec<Spanned<FaultTable>>,
+    pub(super) expects: Vec<Spanned<ExpectTable>>,
+}
+
+/// The keys above the first table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Head {
+    pub(super) description: Option<String>,
+    pub(super) seed: Option<Seed>,
+    pub(super) time_limit: Option<Spanned<Time>>,
+}
+
+/// `[nat.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct NatTable {
+    pub(super) address: Option<Spanned<Address>>,
+    pub(super) lan: Option<Spanned<Lan>>,
+    pub(super) behind: Option<Text>,
+    pub(super) link: Option<Text>,
+    pub(super) mapping: Option<Dependence>,
+    pub(super) filtering: Option<Dependence>,
+    pub(super) ports: Option<PortAssignment>,
+    pub(super) udp_timeout: Option<Spanned<Time>>,
+    pub(super) hairpinning: Option<bool>,
+}
+
+/// RFC 4787's words for what a mapping or a filter depends on.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Dependence {
+    EndpointIndependent,
+    AddressDependent,
+    AddressAndPortDependent,
+}
+
+impl From<Dependence> for model::Dependence {
+    fn from(raw: Dependence) -> Self {
+        match raw {
+            Dependence::EndpointIndependent => Self::EndpointIndependent,
+            Dependence::AddressDependent => Self::AddressDependent,
+            Dependence::AddressAndPortDependent => Self::AddressAndPortDependent,
+        }
+    }
+}
+
+/// How external ports are picked.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum PortAssignment {
+    Preserving,
+    Random,
+}
+
+impl From<PortAssignment> for model::PortAssignment {
+    fn from(raw: PortAssignment) -> Self {
+        match raw {
+            PortAssignment::Preserving => Self::Preserving,
+            PortAssignment::Random => Self::Random,
+        }
+    }
+}
+
+/// `[link.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct LinkTable {
+    pub(super) latency: Option<Spanned<Time>>,
+    pub(super) jitter: Option<Spanned<Time>>,
+    pub(super) loss: Option<Percentage>,
+    pub(super) rate: Option<Spanned<Rate>>,
+    pub(super) queue: Option<Spanned<Size>>,
+}
+
+/// `[node.NAME]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct NodeTable {
+    pub(super) address: Option<Spanned<Address>>,
+    pub(super) behind: Option<Text>,
+    pub(super) link: Option<Text>,
+}
+
+/// `[[program]]`, by its `run`.
+#[derive(Debug)]
+pub(super) enum ProgramTable {
+    Grape(GrapeTable),
+    Announce(AnnounceTable),
+    Lookup(LookupTable),
+    Broker(BrokerTable),
+    Worker(WorkerTable),
+    Client(ClientTable),
+}
+
+impl ProgramTable {
+    /// What `run` can be.
+    pub(super) const KINDS: &[&str] = &["grape", "announce", "lookup", "broker", "worker", "client"];
+
+    pub(super) fn node(&self) -> &Text {
+        match self {
+            Self::Grape(table) => &table.node,
+            Self::Announce(table) => &table.node,
+            Self::Lookup(table) => &table.node,
+            Self::Broker(table) => &table.node,
+            Self::Worker(table) => &table.node,
+            Self::Client(table) => &table.node,
+        }
+    }
+
+    pub(super) fn start(&self) -> Option<&Spanned<Time>> {
+        match self {
+            Self::Grape(table) => table.start.as_ref(),
+            Self::Announce(table) => table.start.as_ref(),
+            Self::Lookup(table) => table.start.as_ref(),
+            Self::Broker(table) => table.start.as_ref(),
+            Self::Worker(table) => table.start.as_ref(),
+            Self::Client(table) => table.start.as_ref(),
+        }
+    }
+}
+
+/// `run = "grape"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct GrapeTable {
+    pub(super) node: Text,
+    #[serde(rename = "run")]
+    _run: IgnoredAny,
+    pub(super) start: Option<Spanned<Time>>,
+    pub(super) dht_port: Spanned<Port>,
+    pub(super) api_port: Spanned<Port>,
+    #[serde(default)]
+    pub(super) bootstrap: Vec<Spanned<Endpoint>>,
+}
+
+/// `run = "announce"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct AnnounceTable {
+    pub(super) node: Text,
+    #[serde(rename = "run")]
+    _run: IgnoredAny,
+    pub(super) start: Option<Spanned<Time>>,
+    pub(super) grape: Option<Text>,
+    pub(super) service: Text,
+    pub(super) port: Port,
+}
+
+/// `run = "lookup"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct LookupTable {
+    pub(super) node: Text,
+    #[serde(rename = "run")]
+    _run: IgnoredAny,
+    pub(super) start: Option<Spanned<Time>>,
+    pub(super) grape: Option<Text>,
+    pub(super) service: Text,
+    pub(super) every: Option<Spanned<Time>>,
+}
+
+/// `run = "broker"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct BrokerTable {
+    pub(super) node: Text,
+    #[serde(rename = "run")]
+    _run: IgnoredAny,
+    pub(super) start: Option<Spanned<Time>>,
+    pub(super) grape: Option<Text>,
+    pub(super) service: Text,
+    pub(super) port: Option<Spanned<PortOrAny>>,
+}
+
+/// `run = "worker"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct WorkerTable {
+    pub(super) node: Text,
+    #[serde(rename = "run")]
+    _run: IgnoredAny,
+    pub(super) start: Option<Spanned<Time>>,
+    pub(super) grape: Option<Text>,
+    pub(super) service: Text,
+    pub(super) port: Option<Spanned<PortOrAny>>,
+    pub(super) answer: Option<Spanned<Answer>>,
+    pub(super) reply: Option<Spanned<Json>>,
+    pub(super) error: Option<Text>,
+    pub(super) announce: Option<bool>,
+    pub(super) punches: Option<Text>,
+    pub(super) broker: Option<Text>,
+}
+
+/// A worker's way to compute an answer.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Answer {
+    Echo,
+    Fibonacci,
+}
+
+/// `run = "client"`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ClientTable {
+    pub(super) node: Text,
+    #[serde(rename = "run")]
+    _run: IgnoredAny,
+    pub(super) start: Option<Spanned<Time>>,
+    pub(super) grape: Option<Text>,
+    pub(super) service: Text,
+    pub(super) port: Option<Spanned<PortOrAny>>,
+    pub(super) punch: Option<Spanned<bool>>,
+    pub(super) announce: Option<Text>,
+    pub(super) broker: Option<Text>,
+    pub(super) payload: Json,
+    pub(super) requests: Option<Count>,
+    pub(super) timeout: Option<Spanned<Time>>,
+    pub(super) retries: Option<CountOrNone>,
+}
+
+/// `[[fault]]`: one of the last four.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct FaultTable {
+    pub(super) at: Spanned<Time>,
+    pub(super) lasts: Option<Spanned<Time>>,
+    pub(super) partition: Option<Spanned<Vec<Spanned<Vec<Text>>>>>,
+    pub(super) rebind: Option<Text>,
+    pub(super) crash: Option<Text>,
+    pub(super) restart: Option<Text>,
+}
+
+/// `[[expect]]`: `within` and one of the others.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ExpectTable {
+    pub(super) within: Spanned<Time>,
+    pub(super) reply: Option<Spanned<ReplyTable>>,
+    pub(super) failed: Option<Spanned<FailedTable>>,
+    pub(super) punched: Option<Spanned<PunchedTable>>,
+    pub(super) found: Option<Spanned<FoundTable>>,
+}
+
+/// `reply = { … }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ReplyTable {
+    pub(super) from: Option<Text>,
+    pub(super) to: Text,
+    pub(super) value: Json,
+    pub(super) count: Option<Count>,
+}
+
+/// `failed = { … }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct FailedTable {
+    pub(super) to: Text,
+    pub(super) error: String,
+}
+
+/// `punched = { … }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct PunchedTable {
+    pub(super) at: Text,
+    pub(super) by: Option<Text>,
+}
+
+/// `found = { … }`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct FoundTable {
+    pub(super) at: Text,
+    pub(super) service: Text,
+    pub(super) address: Option<Spanned<Endpoint>>,
+}
+
+/// A JSON value, written as TOML.
+#[derive(Debug, Clone)]
+pub(super) struct Json(pub(super) Value);
+
+/// How toml hands a date to serde: a map with this key.
+const DATETIME_KEY: &str = "$__toml_private_datetime";
+
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that JSON has too: a text, a number, true, false, an array or a table")
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Json, E> {
+        Ok(Json(value.into()))
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Json, E> {
+        Ok(Json(value.into()))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Json, E> {
+        Ok(Json(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Json, E> {
+        let number = serde_json::Number::from_f64(value);
+        number.map(|number| Json(number.into())).ok_or_else(|| E::custom(format!("JSON has no number `{value}`")))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Json, E> {
+        Ok(Json(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Json, A::Error> {
+        let mut values = Vec::new();
+        while let Some(Json(value)) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(Json(values.into()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+        let mut values = serde_json::Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if key == DATETIME_KEY {
+                return Err(A::Error::custom("JSON has no dates: write the date in quotes"));
+            }
+            let Json(value) = map.next_value()?;
+            values.insert(key, value);
+        }
+        Ok(Json(values.into()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}

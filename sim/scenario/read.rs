@@ -1,0 +1,201 @@
+//! From text to tables: TOML's grammar, the keys' names and the values' types.
+
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::{LoadError, Problems, suggestion};
+use super::raw::{ExpectTable, FaultTable, File, Head, ProgramTable, Text};
+
+/// What may stand at the top of a file.
+const TOP: &[&str] = &["description", "seed", "time-limit", "nat", "link", "node", "program", "fault", "expect"];
+
+type Entry<'i> = Spanned<DeValue<'i>>;
+
+/// Reads a file's tables. Each table is read on its own, so that one run tells a problem of each.
+pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
+    let text = problems.text().to_owned();
+    let (document, errors) = DeTable::parse_recoverable(&text);
+    for error in errors {
+        let span = error.span().unwrap_or_default();
+        problems.add(span, format!("this is not TOML: {}", error.message()));
+    }
+    problems.check()?;
+
+    let mut file = File::default();
+    let mut head = DeTable::new();
+    let span = document.span();
+    for (key, value) in document.into_inner() {
+        match key.get_ref().as_ref() {
+            "description" | "seed" | "time-limit" => {
+                head.insert(key, value);
+            }
+            "nat" => file.nats = named(problems, "nat", value),
+            "link" => file.links = named(problems, "link", value),
+            "node" => file.nodes = named(problems, "node", value),
+            "program" => file.programs = each(problems, "program", value, program),
+            "fault" => file.faults = each(problems, "fault", value, table::<FaultTable>),
+            "expect" => file.expects = each(problems, "expect", value, table::<ExpectTable>),
+            unknown => {
+                let help = suggestion("allowed here", unknown, TOP);
+                problems.add(key.span(), format!("unknown key `{unknown}`")).help(help).label("not a key of scenarios");
+            }
+        }
+    }
+    if let Some(head) = table::<Head>(problems, Spanned::new(span, DeValue::Table(head))) {
+        file.head = head;
+    }
+    problems.check()?;
+    Ok(file)
+}
+
+/// `[kind.NAME]` tables, in the file's order.
+fn named<'i, T: Deserialize<'i>>(problems: &mut Problems, kind: &str, value: Entry<'i>) -> Vec<(Text, T)> {
+    let span = value.span();
+    let DeValue::Table(tables) = value.into_inner() else {
+        problems.add(span, format!("`{kind}` is a table of named tables: write [{kind}.NAME]"));
+        return Vec::new();
+    };
+    let mut entries: Vec<_> = tables.into_iter().collect();
+    entries.sort_by_key(|(name, _)| name.span().start);
+    let mut read = Vec::new();
+    for (name, value) in entries {
+        if !value.get_ref().is_table() {
+            problems
+                .add(name.span(), format!("the {kind} has no name"))
+                .help(format!("write [{kind}.NAME] above its keys"))
+                .label("a key of a table without a name");
+            break;
+        }
+        let name = Spanned::new(name.span(), name.get_ref().to_string());
+        if let Some(table) = table(problems, value) {
+            read.push((name, table));
+        }
+    }
+    read
+}
+
+/// `[[kind]]` tables.
+fn each<'i, T>(
+    problems: &mut Problems,
+    kind: &str,
+    value: Entry<'i>,
+    read: impl Fn(&mut Problems, Entry<'i>) -> Option<T>,
+) -> Vec<Spanned<T>> {
+    let span = value.span();
+    let DeValue::Array(tables) = value.into_inner() else {
+        problems.add(span, format!("`{kind}` is a list of tables: write [[{kind}]], with two brackets"));
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for value in tables {
+        let span = value.span();
+        if !value.get_ref().is_table() {
+            problems.add(span, format!("`{kind}` is a list of tables: write [[{kind}]]"));
+        } else if let Some(table) = read(problems, value) {
+            all.push(Spanned::new(span, table));
+        }
+    }
+    all
+}
+
+/// A `[[program]]`: its `run` says which keys it has.
+fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
+    let kinds = || format!("programs: {}", ProgramTable::KINDS.join(", "));
+    let Some(run) = value.get_ref().get("run") else {
+        problems.add(value.span(), "the program has no `run`").help(kinds()).label("this one");
+        return None;
+    };
+    match run.get_ref().as_str() {
+        Some("grape") => table(problems, value).map(ProgramTable::Grape),
+        Some("announce") => table(problems, value).map(ProgramTable::Announce),
+        Some("lookup") => table(problems, value).map(ProgramTable::Lookup),
+        Some("broker") => table(problems, value).map(ProgramTable::Broker),
+        Some("worker") => table(problems, value).map(ProgramTable::Worker),
+        Some("client") => table(problems, value).map(ProgramTable::Client),
+        Some(other) => {
+            let help = suggestion("programs", other, ProgramTable::KINDS);
+            problems.add(run.span(), format!("there is no program `{other}`")).help(help).label("not a program");
+            None
+        }
+        None => {
+            problems.add(run.span(), "`run` is a program's name in quotes").help(kinds());
+            None
+        }
+    }
+}
+
+/// One table, by serde.
+fn table<'i, T: Deserialize<'i>>(problems: &mut Problems, value: Entry<'i>) -> Option<T> {
+    let span = value.span();
+    match T::deserialize(value.into_deserializer()) {
+        Ok(table) => Some(table),
+        Err(error) => {
+            let span = error.span().unwrap_or(span);
+            let (message, help) = in_words(error.message());
+            let problem = problems.add(span, message);
+            if let Some(help) = help {
+                problem.help(help);
+            }
+            None
+        }
+    }
+}
+
+/// serde's message in this file format's words: a message, and what to do.
+fn in_words(message: &str) -> (String, Option<String>) {
+    let message = message.trim_end();
+    if let Some((got, allowed)) = refused(message, "unknown field ") {
+        return (format!("unknown key `{got}`"), Some(suggestion("allowed here", got, &allowed)));
+    }
+    if let Some((got, allowed)) = refused(message, "unknown variant ") {
+        return (format!("`{got}` is not one of the values allowed here"), Some(suggestion("allowed", got, &allowed)));
+    }
+    if let Some(key) = message.strip_prefix("missing field ") {
+        return (format!("the key {key} is missing"), None);
+    }
+    if let Some((got, expected)) =
+        message.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "))
+    {
+        let expected = match expected {
+            "a string" => "a text in quotes",
+            "a boolean" => "true or false",
+            "a sequence" => "an array",
+            expected if expected.starts_with("struct ") || expected == "a map" => "a table",
+            expected => expected,
+        };
+        return (format!("expected {expected}, found {}", got.replace("boolean", "the boolean")), None);
+    }
+    (message.to_owned(), None)
+}
+
+/// Takes ``<prefix>`got`, expected one of `a`, `b` `` apart.
+fn refused<'m>(message: &'m str, prefix: &str) -> Option<(&'m str, Vec<&'m str>)> {
+    let rest = message.strip_prefix(prefix)?.strip_prefix('`')?;
+    // The key is the file's and may hold anything; the list at the end is ours.
+    let (got, allowed) = rest.rsplit_once("`, expected ").or_else(|| rest.rsplit_once("`, there are no "))?;
+    let allowed = allowed.split('`').skip(1).step_by(2).collect();
+    Some((got, allowed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn serde_speaks_this_formats_words() {
+        let cases = [
+            ("unknown field `x`, expected `a` or `b`", "unknown key `x`", Some("allowed here: a, b")),
+            ("unknown field `x`, expected one of `a`, `b`, `c`", "unknown key `x`", Some("allowed here: a, b, c")),
+            ("unknown field ``, expected`, expected `a`", "unknown key ``, expected`", Some("allowed here: a")),
+            ("unknown field `x`, there are no fields", "unknown key `x`", Some("allowed here: none")),
+            ("missing field `node`", "the key `node` is missing", None),
+            ("invalid type: integer `1`, expected a string", "expected a text in quotes, found integer `1`", None),
+            ("something else", "something else", None),
+        ];
+        for (message, words, help) in cases {
+            assert_eq!(in_words(message), (words.to_owned(), help.map(str::to_owned)), "{message}");
+        }
+    }
+}

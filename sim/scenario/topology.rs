@@ -1,0 +1,445 @@
+//! From tables to networks: who is behind which NAT, with which address.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::ops::Range;
+use std::time::Duration;
+
+use ipnet::Ipv4Net;
+use toml::Spanned;
+
+use super::error::{Problems, suggestion};
+use super::model::{Dependence, Link, Name, Nat, Node, PortAssignment};
+use super::raw::{File, LinkTable, Text};
+use super::units::Address;
+
+/// The network behind a NAT that names none.
+const DEFAULT_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
+
+/// Where NATs without an address get one (TEST-NET-2, RFC 5737).
+const NAT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24);
+
+/// Where public nodes without an address get one (TEST-NET-3, RFC 5737).
+const NODE_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
+
+/// How long a NAT's mapping lives unused: the least that RFC 4787 (4.3, REQ-5) allows.
+const DEFAULT_UDP_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What waits for a link's rate before packets are dropped, in bytes.
+const DEFAULT_QUEUE: usize = 256 << 10;
+
+/// The longest name of a node, NAT or link, in characters.
+const MAX_NAME: usize = 63;
+
+/// The networks of a scenario. Where the file has problems, what could be made of it.
+#[derive(Debug, Default)]
+pub(super) struct Topology {
+    pub(super) nats: BTreeMap<Name, Nat>,
+    pub(super) links: BTreeMap<Name, Link>,
+    pub(super) nodes: BTreeMap<Name, Node>,
+}
+
+/// Makes networks of the file's tables.
+pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
+    check_names(problems, file);
+    let mut topology = Topology::default();
+    for (name, table) in &file.links {
+        topology.links.insert(shared(name), link(problems, table));
+    }
+    let nat_names: BTreeMap<Name, ()> = file.nats.iter().map(|(name, _)| (shared(name), ())).collect();
+    let mut unnamed = Unnamed::default();
+    for (name, table) in &file.nats {
+        let nat = Nat {
+            address: table.address.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |address| address.get_ref().0),
+            lan: lan(problems, table.lan.as_ref().map(|lan| (lan.get_ref().0, lan.span()))),
+            behind: table.behind.as_ref().and_then(|behind| defined(problems, "NAT", behind, &nat_names)),
+            link: table.link.as_ref().and_then(|link| defined(problems, "link", link, &topology.links)),
+            mapping: table.mapping.map_or(Dependence::EndpointIndependent, Into::into),
+            filtering: table.filtering.map_or(Dependence::AddressAndPortDependent, Into::into),
+            ports: table.ports.map_or(PortAssignment::Preserving, Into::into),
+            udp_timeout: table.udp_timeout.as_ref().map_or(DEFAULT_UDP_TIMEOUT, |timeout| timeout.get_ref().0),
+            hairpinning: table.hairpinning.unwrap_or(false),
+        };
+        if let Some(timeout) = &table.udp_timeout
+            && timeout.get_ref().0.is_zero()
+        {
+            problems.add(timeout.span(), "a NAT whose mappings live no time lets nothing in or out");
+        }
+        topology.nats.insert(shared(name), nat);
+    }
+    break_cycles(problems, file, &mut topology.nats);
+    for (name, table) in &file.nodes {
+        let node = Node {
+            address: table.address.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |address| address.get_ref().0),
+            behind: table.behind.as_ref().and_then(|behind| defined(problems, "NAT", behind, &topology.nats)),
+            link: table.link.as_ref().and_then(|link| defined(problems, "link", link, &topology.links)),
+        };
+        topology.nodes.insert(shared(name), node);
+    }
+    check_lans(problems, file, &topology.nats);
+    unnamed.claim_written(problems, file, &topology);
+    unnamed.fill_in(problems, file, &mut topology);
+    check_reachable(problems, file, &topology);
+    topology
+}
+
+/// A text of the file as the name that the model shares.
+pub(super) fn shared(name: &Text) -> Name {
+    name.get_ref().as_str().into()
+}
+
+/// The name that `name` refers to, or a problem where there is none.
+pub(super) fn defined<T>(problems: &mut Problems, what: &str, name: &Text, all: &BTreeMap<Name, T>) -> Option<Name> {
+    if let Some((name, _)) = all.get_key_value(name.get_ref().as_str()) {
+        return Some(name.clone());
+    }
+    let names: Vec<&str> = all.keys().map(|name| &**name).collect();
+    problems
+        .add(name.span(), format!("there is no {what} `{}`", name.get_ref()))
+        .help(suggestion(&format!("{what}s in this file"), name.get_ref(), &names))
+        .label("not defined");
+    None
+}
+
+impl Topology {
+    /// `target`'s address as `viewer` sees it: its own where both are on one network, else that of the NAT on the
+    /// way that is on a network with `viewer` or with a NAT in front of it.
+    pub(super) fn address_seen(&self, viewer: &Name, target: &Name) -> Ipv4Addr {
+        let Some(node) = self.nodes.get(target) else { return Ipv4Addr::UNSPECIFIED };
+        if viewer == target {
+            return node.address;
+        }
+        let viewers = self.nodes.get(viewer).map_or_else(Vec::new, |node| self.networks(node.behind.as_ref()));
+        let mut seen = (node.address, node.behind.as_ref());
+        while let (_, Some(network)) = seen
+            && !viewers.contains(&network)
+            && let Some(nat) = self.nats.get(network)
+        {
+            seen = (nat.address, nat.behind.as_ref());
+        }
+        seen.0
+    }
+
+    /// The NATs from the one given outwards. There are no cycles any more.
+    fn networks<'a>(&'a self, mut behind: Option<&'a Name>) -> Vec<&'a Name> {
+        let mut networks = Vec::new();
+        while let Some(name) = behind {
+            networks.push(name);
+            behind = self.nats.get(name).and_then(|nat| nat.behind.as_ref());
+        }
+        networks
+    }
+}
+
+fn check_names(problems: &mut Problems, file: &File) {
+    let nats = file.nats.iter().map(|(name, _)| ("NAT", name));
+    let links = file.links.iter().map(|(name, _)| ("link", name));
+    let nodes = file.nodes.iter().map(|(name, _)| ("node", name));
+    for (what, name) in nats.chain(links).chain(nodes) {
+        let text = name.get_ref();
+        let valid = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(valid) {
+            problems
+                .add(name.span(), format!("`{text}` cannot be a {what}'s name"))
+                .help(format!("names are of letters, digits, `-` and `_`, up to {MAX_NAME} of them"));
+        }
+    }
+    for (node, _) in &file.nodes {
+        if let Some((nat, _)) = file.nats.iter().find(|(nat, _)| nat.get_ref() == node.get_ref()) {
+            problems
+                .add(node.span(), format!("`{}` is a NAT already: a node needs another name", node.get_ref()))
+                .label("the node")
+                .also(nat.span(), "the NAT");
+        }
+    }
+    if file.nodes.is_empty() {
+        problems.add(0..0, "the scenario has no nodes").help("add a [node.NAME]").label("no [node.NAME] in this file");
+    }
+}
+
+fn link(problems: &mut Problems, table: &LinkTable) -> Link {
+    let latency = table.latency.as_ref().map_or(Duration::ZERO, |latency| latency.get_ref().0);
+    let jitter = table.jitter.as_ref().map_or(Duration::ZERO, |jitter| jitter.get_ref().0);
+    if let Some(written) = &table.jitter
+        && jitter > latency
+    {
+        problems
+            .add(written.span(), format!("a jitter of {jitter:?} is more than the latency of {latency:?}"))
+            .help("a packet takes latency ± jitter: no packet can arrive before it is sent");
+    }
+    if let (Some(queue), None) = (&table.queue, &table.rate) {
+        problems
+            .add(queue.span(), "a queue without a rate is never used")
+            .help("packets wait where a link has a rate: add `rate`, or leave `queue` out");
+    }
+    Link {
+        latency,
+        jitter,
+        loss: table.loss.map_or(0.0, |loss| loss.0),
+        rate: table.rate.as_ref().map(|rate| rate.get_ref().0),
+        queue: table.queue.as_ref().map_or(DEFAULT_QUEUE, |queue| queue.get_ref().0),
+    }
+}
+
+fn lan(problems: &mut Problems, written: Option<(Ipv4Net, Range<usize>)>) -> Ipv4Net {
+    let Some((lan, span)) = written else { return DEFAULT_LAN };
+    if !(8..=29).contains(&lan.prefix_len()) {
+        problems.add(span, format!("{lan} cannot be a LAN: its prefix must be from /8 to /29"));
+        return DEFAULT_LAN;
+    }
+    if !is_usable(lan.addr()) {
+        problems.add(span, format!("{lan} cannot be a LAN: no host can have these addresses"));
+        return DEFAULT_LAN;
+    }
+    lan
+}
+
+/// Tells every cycle of NATs once, and cuts it.
+fn break_cycles(problems: &mut Problems, file: &File, nats: &mut BTreeMap<Name, Nat>) {
+    for (name, table) in &file.nats {
+        let start = shared(name);
+        let mut path = vec![start.clone()];
+        let mut next = nats.get(&start).and_then(|nat| nat.behind.clone());
+        while let Some(behind) = next
+            && path.len() <= nats.len()
+        {
+            path.push(behind.clone());
+            next = if behind == start { None } else { nats.get(&behind).and_then(|nat| nat.behind.clone()) };
+        }
+        if path.len() > 1
+            && path.last() == Some(&start)
+            && let Some(behind) = &table.behind
+        {
+            let way: Vec<String> = path.iter().map(|name| format!("`{name}`")).collect();
+            problems
+                .add(behind.span(), format!("the NAT `{start}` is behind itself: {}", way.join(" behind ")))
+                .label("leads back")
+                .help("leave `behind` out for the NAT that is on the internet");
+            if let Some(nat) = nats.get_mut(&start) {
+                nat.behind = None;
+            }
+        }
+    }
+}
+
+/// A NAT's LAN must differ from the networks that it is behind: it could not route to them.
+fn check_lans(problems: &mut Problems, file: &File, nats: &BTreeMap<Name, Nat>) {
+    for (name, table) in &file.nats {
+        let Some(nat) = nats.get(name.get_ref().as_str()) else { continue };
+        let mut outer = nat.behind.as_ref();
+        while let Some(outer_name) = outer
+            && let Some(outer_nat) = nats.get(outer_name)
+        {
+            if overlap(nat.lan, outer_nat.lan) {
+                let span = table.lan.as_ref().map_or(name.span(), Spanned::span);
+                problems
+                    .add(
+                        span,
+                        format!(
+                            "the LAN {} of `{}` overlaps the LAN {} of `{outer_name}`, which it is behind",
+                            nat.lan,
+                            name.get_ref(),
+                            outer_nat.lan
+                        ),
+                    )
+                    .help("give it a `lan` of its own, such as \"10.0.0.0/24\"");
+            }
+            outer = outer_nat.behind.as_ref();
+        }
+    }
+}
+
+fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+/// Whether a host can have this address at all.
+fn is_usable(address: Ipv4Addr) -> bool {
+    !(address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.is_broadcast()
+        || address.octets()[0] == 0
+        || address.octets()[0] >= 240)
+}
+
+/// A network: the internet, or a NAT's LAN.
+type Network = Option<Name>;
+
+/// Who has which address, and who is still without one.
+#[derive(Debug, Default)]
+struct Unnamed {
+    taken: BTreeMap<(Network, Ipv4Addr), (String, Range<usize>)>,
+}
+
+impl Unnamed {
+    /// Takes note of every address that is written in the file, and of problems with them.
+    fn claim_written(&mut self, problems: &mut Problems, file: &File, topology: &Topology) {
+        for (name, table) in &file.nats {
+            let behind = topology.nats.get(name.get_ref().as_str()).and_then(|nat| nat.behind.clone());
+            self.claim(problems, topology, format!("the NAT `{}`", name.get_ref()), behind, table.address.as_ref());
+        }
+        for (name, table) in &file.nodes {
+            let behind = topology.nodes.get(name.get_ref().as_str()).and_then(|node| node.behind.clone());
+            self.claim(problems, topology, format!("the node `{}`", name.get_ref()), behind, table.address.as_ref());
+        }
+    }
+
+    fn claim(
+        &mut self,
+        problems: &mut Problems,
+        topology: &Topology,
+        who: String,
+        network: Network,
+        address: Option<&Spanned<Address>>,
+    ) {
+        let Some(written) = address else { return };
+        let (address, span) = (written.get_ref().0, written.span());
+        if !is_usable(address) {
+            let help = if address.is_loopback() {
+                "every host has 127.0.0.1 for itself; give it an address that others can reach"
+            } else {
+                "give it an address such as \"203.0.113.1\""
+            };
+            problems.add(span, format!("{address} cannot be a host's address")).help(help);
+            return;
+        }
+        if let Some(name) = &network
+            && let Some(nat) = topology.nats.get(name)
+            && (!nat.lan.contains(&address) || address == nat.lan.network() || address == nat.lan.broadcast())
+        {
+            problems
+                .add(span.clone(), format!("{address} is not a host's address in the LAN {} of `{name}`", nat.lan))
+                .label("outside of the LAN")
+                .help("leave `address` out for the next free one");
+        }
+        if let Some((other, other_span)) = self.taken.get(&(network.clone(), address)) {
+            problems
+                .add(span, format!("{address} is used twice: by {other} and by {who}"))
+                .label("used again")
+                .also(other_span.clone(), "used here already");
+        } else {
+            self.taken.insert((network, address), (who, span));
+        }
+    }
+
+    /// Gives the next free address to whoever has none, in the file's order.
+    fn fill_in(&mut self, problems: &mut Problems, file: &File, topology: &mut Topology) {
+        let lans: BTreeMap<Name, Ipv4Net> = topology.nats.iter().map(|(name, nat)| (name.clone(), nat.lan)).collect();
+        for (name, _) in file.nats.iter().filter(|(_, table)| table.address.is_none()) {
+            if let Some(nat) = topology.nats.get_mut(name.get_ref().as_str()) {
+                nat.address = self.next_free(problems, &lans, name, nat.behind.clone(), NAT_POOL);
+            }
+        }
+        for (name, _) in file.nodes.iter().filter(|(_, table)| table.address.is_none()) {
+            if let Some(node) = topology.nodes.get_mut(name.get_ref().as_str()) {
+                node.address = self.next_free(problems, &lans, name, node.behind.clone(), NODE_POOL);
+            }
+        }
+    }
+
+    fn next_free(
+        &mut self,
+        problems: &mut Problems,
+        lans: &BTreeMap<Name, Ipv4Net>,
+        name: &Text,
+        network: Network,
+        pool: Ipv4Net,
+    ) -> Ipv4Addr {
+        let lan = network.as_ref().and_then(|nat| lans.get(nat)).copied();
+        let pool = lan.unwrap_or(pool);
+        // The first address of a LAN is its router's, by custom.
+        let free = pool.hosts().skip(1).find(|address| !self.taken.contains_key(&(network.clone(), *address)));
+        let Some(address) = free else {
+            problems
+                .add(name.span(), format!("there is no free address in {pool} for `{}`", name.get_ref()))
+                .help("write its `address`");
+            return Ipv4Addr::UNSPECIFIED;
+        };
+        self.taken.insert((network, address), (format!("`{}`", name.get_ref()), name.span()));
+        address
+    }
+}
+
+/// A public address that some LAN has too cannot be reached from that LAN.
+fn check_reachable(problems: &mut Problems, file: &File, topology: &Topology) {
+    let nats = file.nats.iter().map(|(name, table)| {
+        let nat = topology.nats.get(name.get_ref().as_str());
+        (name, table.address.as_ref(), nat.map(|nat| (nat.address, nat.behind.is_none())))
+    });
+    let nodes = file.nodes.iter().map(|(name, table)| {
+        let node = topology.nodes.get(name.get_ref().as_str());
+        (name, table.address.as_ref(), node.map(|node| (node.address, node.behind.is_none())))
+    });
+    for (name, written, place) in nats.chain(nodes) {
+        let Some((address, true)) = place else { continue };
+        if let Some((nat_name, nat)) = topology.nats.iter().find(|(_, nat)| nat.lan.contains(&address)) {
+            let span = written.map_or(name.span(), Spanned::span);
+            problems
+                .add(
+                    span,
+                    format!("{address} is on the internet here, but in the LAN {} behind `{nat_name}` too", nat.lan),
+                )
+                .help(format!(
+                    "hosts behind `{nat_name}` could not reach it: write another address, or `behind = \"{nat_name}\"`"
+                ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::parse;
+
+    /// Two homes with the same LAN, one of them with an office NAT behind it, and a public server.
+    fn nested() -> Topology {
+        let text = r#"
+            [nat.home]
+            address = "198.51.100.1"
+            [nat.shed]
+            behind = "home"
+            lan = "10.0.0.0/24"
+            [nat.flat]
+            address = "198.51.100.2"
+            [node.laptop]
+            behind = "home"
+            [node.phone]
+            behind = "home"
+            [node.camera]
+            behind = "shed"
+            [node.printer]
+            behind = "flat"
+            [node.server]
+            address = "203.0.113.1"
+            [[program]]
+            node = "server"
+            run = "grape"
+            dht-port = 20001
+            api-port = 30001
+        "#;
+        let scenario = parse("nested.toml", text).expect("a valid file");
+        Topology { nats: scenario.nats, links: scenario.links, nodes: scenario.nodes }
+    }
+
+    #[test]
+    fn an_address_depends_on_who_looks() {
+        let topology = nested();
+        let cases = [
+            ("laptop", "laptop", "192.168.1.3"),
+            ("phone", "laptop", "192.168.1.3"),
+            ("server", "laptop", "198.51.100.1"),
+            ("printer", "laptop", "198.51.100.1"),
+            ("laptop", "server", "203.0.113.1"),
+            ("camera", "server", "203.0.113.1"),
+            ("camera", "laptop", "192.168.1.3"),
+            ("laptop", "camera", "192.168.1.2"),
+            ("server", "camera", "198.51.100.1"),
+            ("camera", "printer", "198.51.100.2"),
+        ];
+        for (viewer, target, address) in cases {
+            let seen = topology.address_seen(&viewer.into(), &target.into());
+            assert_eq!(seen.to_string(), address, "{target} as {viewer} sees it");
+        }
+    }
+}
