@@ -143,13 +143,16 @@ async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
         if attempt > 0 {
             sleep(RETRY_AFTER).await;
         }
-        let to = match client.reach {
+        let to = match &client.reach {
             Reach::Lookup => None,
             _ => match punched.next().await {
                 Some(from) => Some(from),
                 None => break,
             },
         };
+        if let (Reach::AwaitPunch { .. }, Some(from)) = (&client.reach, to) {
+            puncher.punch(from);
+        }
         let requests = (0..left).map(|_| async {
             match to {
                 Some(to) => rpc.request_at(to, &client.service, &client.payload).await,
@@ -162,7 +165,8 @@ async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
             break;
         }
     }
-    Ok(())
+    // It stays, as peers do: registered, announced, and ready to punch.
+    std::future::pending().await
 }
 
 /// Looks a service up and punches all who offer it, again and again.
