@@ -12,12 +12,22 @@ use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
 /// How often a peer registers.
 pub const REGISTER_INTERVAL: Duration = Duration::from_secs(2);
 
+/// How soon a peer tries again that could not register: its broker may only just be starting.
+pub const REGISTER_RETRY: Duration = Duration::from_millis(500);
+
 /// How long one registration may take: a connection that a NAT has cut off is given up soon.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// How many peers are punched after one registration. Those after them in the broker's order have to wait until
 /// others have gone.
 pub const MAX_PUNCHED: usize = 100;
+
+/// How many ports after the one that the broker sees are punched too.
+///
+/// A NAT that preserves ports but makes a mapping for each destination took the first port towards the broker, and
+/// takes one of the next towards this peer. Where this peer's NAT lets in only the very port that it has sent to,
+/// the guess is what lets the other in. NATs that assign ports at random cannot be guessed.
+pub const PREDICTED_PORTS: u16 = 4;
 
 /// Where a broker is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,7 +52,7 @@ impl From<SocketAddr> for BrokerAddress {
 
 /// Registers a peer with a broker and punches the peers of the other role.
 ///
-/// Both sides punch: a NAT whose filtering depends on the address lets in only whom its own host has sent to. What
+/// Both sides punch, at the port that the broker sees and at the few after it ([`PREDICTED_PORTS`]): a NAT whose filtering depends on the address lets in only whom its own host has sent to. What
 /// registers and punches must be on the same [`Endpoint`](crate::transport::Endpoint) as what then serves or
 /// requests, for the broker tells the address of the mapping that it sees.
 ///
@@ -83,13 +93,12 @@ impl BrokerClient {
     }
 
     /// Registers at once and every 2 s from then on, and punches the peers of the other role each time. Never
-    /// returns; what fails is reported as events and tried again.
+    /// returns; what fails is reported as events and tried again after half a second.
     pub async fn run(&self) {
         loop {
-            let next = Instant::now() + REGISTER_INTERVAL;
-            // The client has reported the failure.
-            let _ = self.introduce().await;
-            sleep_until(next).await;
+            let began = Instant::now();
+            let wait = if self.introduce().await.is_ok() { REGISTER_INTERVAL } else { REGISTER_RETRY };
+            sleep_until(began + wait).await;
         }
     }
 
@@ -102,7 +111,10 @@ impl BrokerClient {
         let others: Vec<Entry> =
             entries.into_iter().filter(|entry| entry.server != self.registration.server).take(MAX_PUNCHED).collect();
         for entry in &others {
-            self.puncher.punch(entry.socket_addr());
+            let observed = entry.socket_addr();
+            for port in (observed.port()..=u16::MAX).take(1 + usize::from(PREDICTED_PORTS)) {
+                self.puncher.punch(SocketAddr::new(observed.ip(), port));
+            }
         }
         Ok(others)
     }

@@ -19,7 +19,7 @@ use crate::transport::Endpoint;
 mod client;
 pub mod registry;
 
-pub use client::{BrokerAddress, BrokerClient, MAX_PUNCHED, REGISTER_INTERVAL};
+pub use client::{BrokerAddress, BrokerClient, MAX_PUNCHED, PREDICTED_PORTS, REGISTER_INTERVAL, REGISTER_RETRY};
 pub use registry::{Entry, Registration, Registry};
 
 /// Settings of a [`Broker`].
