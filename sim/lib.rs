@@ -7,10 +7,12 @@
 //! | [`scenario`] | scenario files: from TOML to a validated [`scenario::Scenario`] |
 //! | [`backend`] | where a scenario runs: simulated, or on this machine's loopback addresses |
 //! | [`report`] | verdicts, the event log, what a person sees |
+//! | [`runner`] | one run: its event log, its verdict, its replay command |
 //! | [`event`] | what happened in a run: the one stream that everything else reads |
 
 pub mod backend;
 pub mod engine;
 pub mod event;
 pub mod report;
+pub mod runner;
 pub mod scenario;

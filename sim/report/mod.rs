@@ -1,11 +1,29 @@
 //! Verdicts, the event log, and what a person sees of a run.
+//!
+//! | type | what it is for |
+//! |---|---|
+//! | [`Outcome`] | what a backend says that a run came to |
+//! | [`Run`] | a run as it is reported: its outcome, where from, how long it took |
+//! | [`EventLog`] | `events.jsonl`: each event of a run as a line of JSON |
+//! | [`Trail`] | the last events that matter, for the story of a failure |
+//! | [`JsonReport`] | the results of many runs, for programs |
 
 use std::time::Duration;
 
 use serde::Serialize;
 
+mod events;
+mod json;
+mod run;
+mod trail;
+
+pub use events::{Comparison, Difference, EventLog};
+pub use json::JsonReport;
+pub use run::{Run, RunResult, seconds};
+pub use trail::Trail;
+
 /// What a run came to.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The whole in a word.
     pub verdict: Verdict,
@@ -28,7 +46,7 @@ pub enum Verdict {
 }
 
 /// What became of an expectation.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ExpectationOutcome {
     /// The expectation in words.
     pub text: String,

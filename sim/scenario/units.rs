@@ -180,7 +180,7 @@ impl Text for Endpoint {
         };
         if let Ok(address) = Ipv4Addr::from_str(host) {
             Ok(Self::Address(SocketAddrV4::new(address, port)))
-        } else if host.is_empty() || host.contains(|c: char| c == '.' || c == ':' || c == '/') {
+        } else if host.is_empty() || host.contains(['.', ':', '/']) {
             Err(format!("`{host}` in `{text}` is neither an IPv4 address nor a node's name"))
         } else {
             Ok(Self::Node(host.to_owned(), port))

@@ -1,0 +1,190 @@
+//! Arguments, commands and exit codes.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use grenache_sim::backend::On;
+
+mod check;
+mod files;
+mod results;
+mod run;
+mod terminal;
+
+use terminal::Terminal;
+
+/// What `--help` says of exit codes.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  every run passed
+  1  an expectation failed, or a program did
+  2  a file or the command line is wrong, or the backend cannot run the file
+  3  two runs of the same seed differed (--twice)
+
+Colour is left out where NO_COLOR is set or the output is not a terminal.";
+
+/// Runs Grenache scenarios: services, Grapes, NATs and faults in a simulator or on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "grenache", version, after_help = EXIT_CODES, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs scenario files and says which passed.
+    ///
+    /// A line a run: name, seed, verdict, simulated time and wall time; several seeds of a file are summarised in one
+    /// line. What fails is told in full and ends with the command that replays it.
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArgs),
+    /// Reads scenario files and runs nothing.
+    #[command(after_help = EXIT_CODES)]
+    Check {
+        /// Scenario files, and folders whose *.toml files are meant
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Scenario files, and folders whose *.toml files are meant
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = Backend::Sim)]
+    on: Backend,
+    /// The seed, in place of the file's
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// A run for each of these seeds: A..B without B, A..=B with it
+    #[arg(long, value_name = "A..B", conflicts_with = "seed")]
+    seeds: Option<Seeds>,
+    /// Write each run's events to DIR/NAME-SEED/events.jsonl
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Write the results to FILE: an object with `runs`, each with file, name, seed, verdict, simulated_ns,
+    /// wall_ns, expectations, replay
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Run everything twice and compare the events: exit code 3 where they differ
+    #[arg(long)]
+    twice: bool,
+    /// How many runs at once [default: one a core; on loopback always 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+}
+
+/// `--on`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Backend {
+    /// In the simulator: virtual time, modelled links and NATs, reproducible
+    Sim,
+    /// Over real UDP and TCP sockets on loopback addresses, in real time
+    Loopback,
+}
+
+impl From<Backend> for On {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Sim => Self::Sim,
+            Backend::Loopback => Self::Loopback,
+        }
+    }
+}
+
+/// The most seeds that one command runs.
+const MAX_SEEDS: u64 = 1_000_000;
+
+/// A range of seeds: `from` to before `to`, never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seeds {
+    from: u64,
+    to: u64,
+}
+
+impl FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once("..").ok_or("write A..B, such as 0..100")?;
+        let number = |text: &str| {
+            text.parse::<u64>().map_err(|_| format!("`{text}` is not a seed: a seed is a whole number, 0 or more"))
+        };
+        let from = number(from)?;
+        let to = match to.strip_prefix('=') {
+            Some(last) => number(last)?.checked_add(1).ok_or("the last seed is too large")?,
+            None => number(to)?,
+        };
+        if to <= from {
+            return Err("there are no seeds in this range: B must be more than A".to_owned());
+        }
+        if to - from > MAX_SEEDS {
+            return Err(format!("these are {} seeds: at most {MAX_SEEDS} at once", to - from));
+        }
+        Ok(Self { from, to })
+    }
+}
+
+impl fmt::Display for Seeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..{}", self.from, self.to)
+    }
+}
+
+/// What a command comes to, as the process's exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Exit(u8);
+
+impl Exit {
+    const PASSED: Self = Self(0);
+    const WRONG: Self = Self(2);
+}
+
+/// Reads the arguments, does what they say, and gives the exit code.
+pub(crate) fn main() -> ExitCode {
+    let Exit(code) = command(std::env::args_os().collect());
+    ExitCode::from(code)
+}
+
+fn command(args: Vec<OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are errors to clap too, with the exit code 0. Nobody is left to tell of a closed pipe.
+            let _ = error.print();
+            return Exit(u8::try_from(error.exit_code()).unwrap_or(Exit::WRONG.0));
+        }
+    };
+    let mut terminal = Terminal::new();
+    match cli.command {
+        Command::Run(args) => run::run(&mut terminal, args),
+        Command::Check { paths } => check::check(&mut terminal, &paths),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn seeds_are_a_range_without_its_end() {
+        assert_eq!("0..100".parse(), Ok(Seeds { from: 0, to: 100 }));
+        assert_eq!("5..=5".parse(), Ok(Seeds { from: 5, to: 6 }));
+        for text in ["", "5", "5..5", "5..4", "a..b", "..5", "5..", "-1..5", "0..1000001", "0..=18446744073709551615"] {
+            assert!(text.parse::<Seeds>().is_err(), "{text:?}");
+        }
+    }
+}

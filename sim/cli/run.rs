@@ -1,0 +1,153 @@
+//! `grenache run`: spreads the runs over the cores and tells their results in order.
+
+use std::collections::{BTreeMap, btree_map::Entry};
+use std::fs;
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use grenache_sim::backend::{On, RunOptions};
+use grenache_sim::report::{JsonReport, Run};
+use grenache_sim::runner::{self, Keep, wall_now};
+
+use super::files::{self, ScenarioFile};
+use super::results::Results;
+use super::terminal::Terminal;
+use super::{Exit, RunArgs};
+
+/// How long runs take before a progress bar shows.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One run to do.
+#[derive(Debug, Clone, Copy)]
+struct Task {
+    file: usize,
+    seed: u64,
+}
+
+pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
+    let on = On::from(args.on);
+    if args.twice && on == On::Loopback {
+        terminal.error("error: --twice compares runs of the simulator; real time is never the same twice");
+        return Exit::WRONG;
+    }
+    let Some(files) = files::load(terminal, &args.paths) else { return Exit::WRONG };
+    if args.out.is_some()
+        && let Some((a, b)) = same_name(&files)
+    {
+        let (a, b) = (a.display(), b.display());
+        terminal
+            .error(format_args!("error: {a} and {b} would write the same event log: rename one, or run them apart"));
+        return Exit::WRONG;
+    }
+    let tasks = tasks(&files, &args);
+    let jobs = match on {
+        // Runs on loopback share ports.
+        On::Loopback => 1,
+        On::Sim => args.jobs.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from),
+    };
+    let keep = Keep { out: args.out.clone(), twice: args.twice };
+
+    let start = wall_now();
+    let mut results = Results::new(&files, args.seeds);
+    let mut runs = Vec::with_capacity(tasks.len());
+    in_parallel(
+        jobs,
+        &tasks,
+        |task| {
+            let file = &files[task.file];
+            runner::run(&file.scenario, &file.path, &RunOptions { seed: task.seed, on }, &keep)
+        },
+        |done, next| {
+            if wall_now().duration_since(start) >= PATIENCE {
+                terminal.show_progress(done, tasks.len());
+            }
+            if let Some(run) = next {
+                results.tell(terminal, &run);
+                runs.push(run);
+            }
+        },
+    );
+    terminal.end_progress();
+    let wall = wall_now().duration_since(start);
+    results.summarise(terminal, wall);
+    let exit = runs.iter().map(|run| Exit(run.exit_code())).max().unwrap_or(Exit::PASSED);
+    match args.json.as_deref().map(|path| (path, write_json(path, &runs, wall))) {
+        Some((path, Err(error))) => {
+            terminal.error(format_args!("error: cannot write {}: {error}", path.display()));
+            exit.max(Exit::WRONG)
+        }
+        _ => exit,
+    }
+}
+
+fn tasks(files: &[ScenarioFile], args: &RunArgs) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for (file, ScenarioFile { scenario, .. }) in files.iter().enumerate() {
+        match args.seeds {
+            Some(seeds) => tasks.extend((seeds.from..seeds.to).map(|seed| Task { file, seed })),
+            None => tasks.push(Task { file, seed: args.seed.unwrap_or(scenario.seed) }),
+        }
+    }
+    tasks
+}
+
+/// Two files that would write the same event log.
+fn same_name(files: &[ScenarioFile]) -> Option<(&Path, &Path)> {
+    let mut names = BTreeMap::new();
+    for file in files {
+        match names.entry(file.scenario.name.as_str()) {
+            Entry::Occupied(other) => return Some((*other.get(), &file.path)),
+            Entry::Vacant(free) => {
+                free.insert(file.path.as_path());
+            }
+        }
+    }
+    None
+}
+
+/// Does every task on `jobs` threads. `tell` is called on this one whenever a task is done, with how many are, and
+/// then with each result in the order of the tasks.
+fn in_parallel(
+    jobs: usize,
+    tasks: &[Task],
+    work: impl Fn(Task) -> Run + Sync,
+    mut tell: impl FnMut(usize, Option<Run>),
+) {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..jobs.min(tasks.len()) {
+            let (sender, next, work) = (sender.clone(), &next, &work);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(task) = tasks.get(index) else { return };
+                    if sender.send((index, work(*task))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut waiting = BTreeMap::new();
+        let mut told = 0;
+        for (done, (index, run)) in receiver.iter().enumerate() {
+            tell(done + 1, None);
+            waiting.insert(index, run);
+            while let Some(run) = waiting.remove(&told) {
+                told += 1;
+                tell(done + 1, Some(run));
+            }
+        }
+    });
+}
+
+fn write_json(path: &Path, runs: &[Run], wall: Duration) -> std::io::Result<()> {
+    let mut text = serde_json::to_string_pretty(&JsonReport::new(runs, wall))?;
+    text.push('\n');
+    fs::write(path, text)
+}
