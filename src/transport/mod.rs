@@ -1,34 +1,74 @@
 //! One shared UDP socket: µTP streams, punches and other datagrams.
+//!
+//! [`Endpoint::bind`] starts one task, the driver. It owns the socket: it receives in batches, hands each packet to
+//! its connection, sends what the connections have to send in batches of equal packets, and keeps their timers.
+//! Streams share their connection's state with it. Whatever is not µTP goes to the subscribers of
+//! [`Endpoint::datagrams`].
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::broadcast;
 
 use crate::net::Net;
 
-/// The shared socket of a process. Cheap to clone; the socket closes with its last handle and stream.
-#[derive(Debug, Clone)]
-pub struct Endpoint {}
+mod config;
+mod driver;
+mod receive;
+mod shared;
+mod stream;
 
-/// Settings of an [`Endpoint`].
-#[derive(Debug, Clone, Default)]
-pub struct EndpointConfig {}
+pub use config::EndpointConfig;
+pub use stream::UtpStream;
 
-impl EndpointConfig {
-    /// How long a connection attempt may take (default 10 s).
-    pub fn connect_timeout(self, _timeout: Duration) -> Self {
-        self
+use driver::Driver;
+use shared::Shared;
+
+/// How many datagrams a subscriber may be behind; then it skips the oldest.
+pub const DATAGRAM_BACKLOG: usize = 1024;
+
+/// How many datagrams may wait to be sent; more are dropped and counted.
+pub const DATAGRAM_QUEUE: usize = 1024;
+
+/// Why an [`Endpoint`] refuses a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// The endpoint was closed or its host has ended.
+    #[error("the endpoint is closed; bind a new one")]
+    Closed,
+    /// [`EndpointConfig::max_connections`] is reached.
+    #[error("the endpoint has as many connections as it may; close some or raise the limit")]
+    TooManyConnections,
+}
+
+impl From<EndpointError> for io::Error {
+    fn from(error: EndpointError) -> Self {
+        let kind = match error {
+            EndpointError::Closed => io::ErrorKind::NotConnected,
+            EndpointError::TooManyConnections => io::ErrorKind::QuotaExceeded,
+        };
+        io::Error::new(kind, error)
     }
 }
 
+/// The shared socket of a process. Cheap to clone; the socket closes with its last handle and stream.
+#[derive(Clone)]
+pub struct Endpoint {
+    handle: Arc<Handle>,
+}
+
+/// What the clones of an endpoint share; streams do not hold it.
+struct Handle {
+    shared: Arc<Shared>,
+    buffer_sizes: (usize, usize),
+}
+
 /// A datagram that is not µTP: a punch or a message.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Datagram {
     /// Where from.
     pub from: SocketAddr,
@@ -38,65 +78,118 @@ pub struct Datagram {
 
 impl Endpoint {
     /// Binds the socket and starts its driver task.
-    pub fn bind(_net: &Net, _local: SocketAddr, _config: EndpointConfig) -> io::Result<Self> {
-        todo!()
+    ///
+    /// # Errors
+    /// What the network says of the address.
+    pub fn bind(net: &Net, local: SocketAddr, config: EndpointConfig) -> io::Result<Self> {
+        let socket = net.bind_udp(local)?;
+        let shared = Arc::new(Shared::new(net.clone(), socket.local_addr()?, config));
+        let buffer_sizes = socket.buffer_sizes()?;
+        net.spawn(Box::pin(Driver::new(shared.clone(), socket))).detach();
+        Ok(Self { handle: Arc::new(Handle { shared, buffer_sizes }) })
     }
+
     /// The network it is on.
     pub fn net(&self) -> &Net {
-        todo!()
+        &self.handle.shared.net
     }
+
     /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
-        todo!()
+        self.handle.shared.local
     }
-    /// Connects to a peer. An error is `UTP_ETIMEDOUT` or `UTP_ECONNRESET` in its `Display`.
-    pub async fn connect(&self, _peer: SocketAddr) -> io::Result<UtpStream> {
-        todo!()
+
+    /// The socket's granted (send, receive) buffer sizes in bytes: the throughput of one burst depends on them.
+    pub fn buffer_sizes(&self) -> (usize, usize) {
+        self.handle.buffer_sizes
     }
+
+    /// Connects to a peer. Dropping the future ends the attempt.
+    ///
+    /// # Errors
+    /// `UTP_ETIMEDOUT` or `UTP_ECONNRESET` in its `Display`, or an [`EndpointError`].
+    pub async fn connect(&self, peer: SocketAddr) -> io::Result<UtpStream> {
+        let stream = shared::open(&self.handle.shared, peer)?;
+        match stream.connected().await {
+            // The id may collide with the id of a connection from that peer: once more with another.
+            Err(crate::utp::Error::Reset) => {
+                let stream = shared::open(&self.handle.shared, peer)?;
+                stream.connected().await?;
+                Ok(stream)
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(stream),
+        }
+    }
+
     /// The next connection from a peer; `None` once the endpoint is closed. Each goes to one caller.
+    ///
+    /// A connection is there when the peer has shown that it got our answer.
     pub async fn accept(&self) -> Option<UtpStream> {
-        todo!()
+        let shared = &self.handle.shared;
+        loop {
+            let notified = shared.accepted.notified();
+            {
+                let mut inner = shared.inner();
+                if let Some(conn) = inner.backlog.pop_front() {
+                    drop(inner);
+                    return Some(UtpStream::new(shared.clone(), conn));
+                }
+                if inner.closing || inner.ended {
+                    return None;
+                }
+            }
+            notified.await;
+        }
     }
+
     /// Sends a datagram as it is, behind those already queued; dropped and counted where the queue is full.
-    pub fn send_datagram(&self, _to: SocketAddr, _payload: Bytes) {
-        todo!()
+    pub fn send_datagram(&self, to: SocketAddr, payload: Bytes) {
+        let mut inner = self.handle.shared.inner();
+        if inner.outgoing.len() >= DATAGRAM_QUEUE || inner.ended {
+            inner.dropped_datagrams += 1;
+            return;
+        }
+        inner.outgoing.push_back((to, payload));
+        drop(inner);
+        self.handle.shared.driver.wake();
     }
+
+    /// How many datagrams [`send_datagram`](Self::send_datagram) has dropped.
+    pub fn dropped_datagrams(&self) -> u64 {
+        self.handle.shared.inner().dropped_datagrams
+    }
+
     /// Every datagram from now on that is not µTP. Each subscriber gets them all; a slow one skips the oldest.
     pub fn datagrams(&self) -> broadcast::Receiver<Datagram> {
-        todo!()
+        self.handle.shared.datagrams.subscribe()
     }
-    /// Closes every connection (FIN, bounded wait) and the socket.
+
+    /// Closes every connection (FIN, bounded wait) and the socket. Calls on it fail from now on.
     pub async fn close(&self) {
-        todo!()
+        let shared = &self.handle.shared;
+        shared.inner().closing = true;
+        shared.accepted.notify_waiters();
+        shared.driver.wake();
+        loop {
+            let notified = shared.ended.notified();
+            if shared.inner().ended {
+                return;
+            }
+            notified.await;
+        }
     }
 }
 
-/// A µTP connection. Dropping it closes it in the background: what was written is still delivered.
-#[derive(Debug)]
-pub struct UtpStream {}
-
-impl UtpStream {
-    /// The other end.
-    pub fn peer_addr(&self) -> SocketAddr {
-        todo!()
-    }
-    /// Ends the connection at once: unsent data is lost and the peer gets a RESET.
-    pub fn reset(self) {}
-}
-
-impl AsyncRead for UtpStream {
-    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        todo!()
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("local", &self.local_addr()).finish_non_exhaustive()
     }
 }
-impl AsyncWrite for UtpStream {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        todo!()
-    }
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
-    }
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        todo!()
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.inner().unheld = true;
+        self.shared.driver.wake();
     }
 }
