@@ -132,11 +132,6 @@ impl Splitter {
         self.buffer.extend_from_slice(received);
     }
 
-    /// Where a reader may append what it receives, instead of [`push`](Self::push).
-    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
-    }
-
     /// The next complete text, or what was found instead; `None` where more bytes are needed.
     ///
     /// A number or literal outside of arrays and objects is complete only with the byte that follows it.
