@@ -94,7 +94,7 @@ fn transport(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("ping-pong");
     group.throughput(Throughput::Elements(1));
-    let ping = async |near: &mut (dyn DuplexStream)| {
+    let ping = async |near: &mut dyn DuplexStream| {
         let mut pong = [0; PING];
         near.write_all(&[1; PING]).await.expect("a ping");
         near.read_exact(&mut pong).await.expect("a pong");

@@ -118,8 +118,7 @@ impl Judge {
     }
 
     fn decide(&mut self, expectation: Expectation, met: bool, reason: Option<String>, decided_at: Duration) {
-        let outcome =
-            ExpectationOutcome { text: expectation.text, line: expectation.line, met, reason, decided_at };
+        let outcome = ExpectationOutcome { text: expectation.text, line: expectation.line, met, reason, decided_at };
         self.decided.push_back(outcome.clone());
         self.outcomes.push(outcome);
     }
@@ -146,10 +145,9 @@ impl Open {
         addresses: &BTreeMap<Name, Vec<IpAddr>>,
     ) -> bool {
         match (&self.expectation.kind, event) {
-            (
-                ExpectationKind::Reply { from, to, value, count },
-                StackEvent::ReplyReceived { rid, value: got, .. },
-            ) if to == node => {
+            (ExpectationKind::Reply { from, to, value, count }, StackEvent::ReplyReceived { rid, value: got, .. })
+                if to == node =>
+            {
                 let answerer = answered_by.get(rid);
                 if got != value {
                     self.near_miss = Some(format!("a reply was {}", quote(got)));
@@ -178,10 +176,9 @@ impl Open {
                 }
                 met
             }
-            (
-                ExpectationKind::Found { at, service, address },
-                StackEvent::LookedUp { name, addresses: found },
-            ) if at == node && service == name => {
+            (ExpectationKind::Found { at, service, address }, StackEvent::LookedUp { name, addresses: found })
+                if at == node && service == name =>
+            {
                 let met = match address {
                     Some(address) => found.contains(&SocketAddr::V4(*address)),
                     None => !found.is_empty(),

@@ -61,10 +61,8 @@ pub(super) fn name(kind: &ProgramKind) -> &'static str {
 pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<(), ProgramError> {
     match kind {
         ProgramKind::Grape { dht_port, api_port, bootstrap } => {
-            let config = GrapeConfig::default()
-                .dht_address(any(dht_port))
-                .api_address(any(api_port))
-                .bootstrap(bootstrap);
+            let config =
+                GrapeConfig::default().dht_address(any(dht_port)).api_address(any(api_port)).bootstrap(bootstrap);
             let _grape = Grape::start(net, config).await?;
             std::future::pending().await
         }
@@ -102,7 +100,9 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
         let answer = reply(&answer, request.payload);
         async move { answer }
     });
-    let _announcing = worker.announce.then(|| link.start_announcing(&worker.service, endpoint.local_addr().port(), ANNOUNCE_INTERVAL));
+    let _announcing = worker
+        .announce
+        .then(|| link.start_announcing(&worker.service, endpoint.local_addr().port(), ANNOUNCE_INTERVAL));
     let _punching = worker.punches.map(|target| punch_service(net, &link, &puncher, target));
     let client = PeerRpcClient::new(&endpoint, Some(link.clone()), ClientConfig::default());
     let _registering = worker.broker.map(|broker| {
