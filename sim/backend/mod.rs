@@ -43,5 +43,5 @@ pub fn run(
     _options: &RunOptions,
     _observer: impl FnMut(&Record) + 'static,
 ) -> Result<Outcome, BackendError> {
-    Err(BackendError::Unsupported(format!("\"{}\" cannot run: there is no backend yet", scenario.name)))
+    Err(BackendError::Unsupported(format!("\"{}\" cannot run here: run it with `--on sim`", scenario.name)))
 }

@@ -37,6 +37,7 @@ impl LoadError {
             Self::Read { .. } => text = format!("{self}\n"),
             Self::Invalid(problems) => {
                 for problem in problems {
+                    text.push_str(if text.is_empty() { "" } else { "\n" });
                     handler.render_report(&mut text, problem).expect("a String takes any text");
                 }
             }
