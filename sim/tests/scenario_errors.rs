@@ -102,6 +102,7 @@ description = 1
 hairpinning = "yes"
 [link.dsl]
 latency = 20
+[link.wifi]
 loss = 0.5
 [link.fibre]
 rate = 50
@@ -497,8 +498,30 @@ failed = { to = "server", error = "ERR_TIMEOUT" }
 within = "0s"
 
 [[expect]]
-found = { at = "laptop", service = "", address = "server" }
+found = { at = "laptop", service = "", address = "server:1337" }
 within = "5s"
+"#
+    ));
+}
+
+#[test]
+fn addresses_that_are_none() {
+    assert_snapshot!(errors_with(
+        r#"
+[[expect]]
+found = { at = "laptop", service = "rpc_test", address = "server" }
+within = "5s"
+
+[[expect]]
+found = { at = "laptop", service = "rpc_test", address = "server:0" }
+within = "5s"
+
+[[program]]
+node = "server"
+run = "grape"
+dht-port = 20002
+api-port = 30002
+bootstrap = ["1.2.3:20001"]
 "#
     ));
 }
