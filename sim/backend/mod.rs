@@ -1,18 +1,31 @@
-//! Where a scenario runs: in the simulator, or on this machine's loopback addresses.
+//! Where a scenario runs: in the simulator, or over real sockets on this machine's loopback addresses.
+//!
+//! Both play the same programs to the same director and judge; they differ in the [`Network`](grenache::net::Network)
+//! that the programs are given, and in the faults that they can let happen.
+
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::event::Record;
-use crate::report::Outcome;
+use crate::report::{Outcome, Verdict};
 use crate::scenario::Scenario;
+
+mod director;
+mod judge;
+mod loopback;
+mod programs;
+mod simulated;
+
+use director::Court;
 
 /// Where a scenario runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum On {
-    /// In the simulator.
+    /// In the simulator: virtual time, modelled links and NATs, the same seed gives the same run.
     #[default]
     Sim,
-    /// Over real UDP and TCP sockets on loopback addresses.
+    /// Over real UDP and TCP sockets on loopback addresses, in real time.
     Loopback,
 }
 
@@ -32,16 +45,33 @@ pub enum BackendError {
     /// The backend cannot do what the file asks for.
     #[error("{0}")]
     Unsupported(String),
+    /// The simulator refused the topology.
+    #[error(transparent)]
+    Sim(#[from] crate::engine::SimError),
+    /// The operating system refused something.
+    #[error("cannot run on loopback: {0}")]
+    Io(#[from] std::io::Error),
 }
 
 /// Runs a scenario and shows `observer` every event in order.
 ///
 /// # Errors
-/// [`BackendError::Unsupported`] where the backend cannot run this file.
+/// [`BackendError::Unsupported`] where the backend cannot run this file, with a sentence that says which one can.
 pub fn run(
     scenario: &Scenario,
-    _options: &RunOptions,
-    _observer: impl FnMut(&Record) + 'static,
+    options: &RunOptions,
+    observer: impl FnMut(&Record) + 'static,
 ) -> Result<Outcome, BackendError> {
-    Err(BackendError::Unsupported(format!("\"{}\" cannot run here: run it with `--on sim`", scenario.name)))
+    match options.on {
+        On::Sim => simulated::run(scenario, options, observer),
+        On::Loopback => loopback::run(scenario, observer),
+    }
+}
+
+/// What a run came to.
+fn outcome(court: Court, simulated: Duration) -> Outcome {
+    let (expectations, programs_failed) = court.finish();
+    let passed = programs_failed.is_empty() && expectations.iter().all(|expectation| expectation.met);
+    let verdict = if passed { Verdict::Passed } else { Verdict::Failed };
+    Outcome { verdict, expectations, simulated, programs_failed }
 }

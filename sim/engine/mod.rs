@@ -1,15 +1,139 @@
 //! Virtual time, packets, hosts, links and NATs; the simulated [`grenache::net::Network`].
 //!
-//! The public face that the backend is written against:
+//! | module | what it does |
+//! |---|---|
+//! | `driver` | moves time from event to event, in step with tokio's timers |
+//! | `queue` | what happens when |
+//! | `state` | everything simulated, and what its events do to it |
+//! | `topology` | from a scenario's nodes, NATs and links to the engine's |
+//! | `route` | a packet's way, and its fate |
+//! | `hop` | links and NATs: small state machines without I/O |
+//! | `host` | a host's lives |
+//! | `network`, `udp`, `tcp` | what the stack on a host is given |
+//! | `world` | [`World`]: hosts, tasks, faults and the event stream, for whoever runs a simulation |
+//! | `shared` | the lock, the clock, the observers |
+//! | `packet`, `summary`, `seed` | what travels, in a line; where randomness comes from |
 //!
-//! ```text
-//! Sim::new(&Scenario topology parts, seed, observer) -> Sim        // builds hosts, links, NATs from scenario::model
-//! sim.run(time_limit, |world: World| async move { … }) -> T        // runs `main` until it returns or the limit
-//! world.now() -> Duration                                          // since the run began
-//! world.network(node) -> Net                                       // the node's Network (valid for its current life)
-//! world.spawn(node, future)                                        // a task scope of the node: dropped on crash
-//! world.crash(node) / world.start(node)                            // start gives it a new life
-//! world.partition(&[Name], &[Name]) -> PartitionId / world.heal(id)
-//! world.rebind(nat)
-//! observer: FnMut(Record), called synchronously for every event in order
+//! A run is one thread, one tokio runtime with a paused clock, and one queue of events. The same topology, seed and
+//! programs give the same events, on any machine and in any build.
+//!
 //! ```
+//! use std::collections::BTreeMap;
+//! use std::time::Duration;
+//!
+//! use grenache_sim::engine::Sim;
+//! use grenache_sim::scenario::model::Node;
+//!
+//! let node = |address: &str| Node { address: address.parse().unwrap(), behind: None, link: None };
+//! let nodes = BTreeMap::from([("a".into(), node("203.0.113.1")), ("b".into(), node("203.0.113.2"))]);
+//! let sim = Sim::new(1, &BTreeMap::new(), &BTreeMap::new(), &nodes).unwrap();
+//! let elapsed = sim.run(Duration::from_secs(10), async |world| {
+//!     let mut listener = world.network("b").listen_tcp("0.0.0.0:80".parse().unwrap()).await.unwrap();
+//!     let stream = world.network("a").connect_tcp("203.0.113.2:80".parse().unwrap()).await.unwrap();
+//!     let (_accepted, peer) = listener.accept().await.unwrap();
+//!     assert_eq!(peer.ip().to_string(), "203.0.113.1");
+//!     drop(stream);
+//!     world.now()
+//! });
+//! // Four links of a millisecond to connect, and two more until it can be accepted.
+//! assert_eq!(elapsed, Some(Duration::from_millis(6)));
+//! ```
+
+mod driver;
+mod hop;
+mod host;
+mod network;
+mod packet;
+mod queue;
+mod route;
+mod seed;
+mod shared;
+mod state;
+mod summary;
+mod tcp;
+mod topology;
+mod udp;
+mod world;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use packet::HostId;
+use shared::{Bell, Installed, Observer, Shared};
+use state::{Engine, Event};
+
+use crate::event::Record;
+use crate::scenario::model::{Link, Name, Nat, Node};
+
+pub use topology::SimError;
+pub use world::{PartitionId, World};
+
+/// The longest run, whatever limit is asked for.
+const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// A simulation that is ready to run.
+pub struct Sim {
+    engine: Engine,
+    observers: Vec<Observer>,
+}
+
+impl Sim {
+    /// A simulation of these NATs, links and nodes. What names no link has one of 1 ms each way, and nothing else.
+    ///
+    /// # Errors
+    /// Where a name is not defined, an address is used twice in one network or is not of its NAT's network, or a NAT
+    /// is behind itself.
+    pub fn new(
+        seed: u64,
+        nats: &BTreeMap<Name, Nat>,
+        links: &BTreeMap<Name, Link>,
+        nodes: &BTreeMap<Name, Node>,
+    ) -> Result<Self, SimError> {
+        Ok(Self { engine: topology::build(seed, nats, links, nodes)?, observers: Vec::new() })
+    }
+
+    /// Lets `observer` see every event, in order, when it happens. What it does to the world follows what it sees.
+    #[must_use]
+    pub fn observe(mut self, observer: impl FnMut(&Record) + 'static) -> Self {
+        self.engine.observed = true;
+        self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Runs `main` on the virtual clock until it returns, or until `limit` of simulated time (at most a year) has
+    /// passed: then the result is `None`. Every node is up at the beginning. At the end every task is dropped.
+    ///
+    /// # Panics
+    /// With the panic of a task on one of the nodes. Where it is called in a tokio runtime.
+    pub fn run<T>(mut self, limit: Duration, main: impl AsyncFnOnce(World) -> T) -> Option<T> {
+        let bell = Arc::new(Bell::default());
+        let hook = bell.clone();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .on_thread_park(move || hook.on_park())
+            .build()
+            .expect("a runtime without I/O takes nothing from the operating system");
+        let limit_ns = u64::try_from(limit.min(LONGEST_RUN).as_nanos()).unwrap_or(u64::MAX);
+        self.engine.queue.push(limit_ns, Event::Limit);
+        for id in 0..self.engine.hosts.len() {
+            self.engine.start(0, HostId(u32::try_from(id).expect("hosts are numbered with 32 bits")));
+        }
+        let _observers = Installed::new(self.observers);
+        let shared = {
+            let _context = runtime.enter();
+            Arc::new(Shared::new(self.engine, bell))
+        };
+        shared.tell_observers();
+        let world = World { shared: shared.clone() };
+        runtime.block_on(async { driver::run(&shared, main(world)).await })
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sim").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}

@@ -17,8 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::event::Event;
 
 mod host;
+mod hyper_http;
 
 pub use host::HostNetwork;
+pub use hyper_http::HyperHttp;
 
 /// A future that a trait object can return and a task can own.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -1,0 +1,246 @@
+//! Runs scenarios over real UDP and TCP sockets on this machine's loopback addresses.
+//!
+//! Every node becomes an address of its own in 127.0.0.0/8 and keeps its ports; the addresses in the file are
+//! translated to these. There are no links and no NATs here, so that a file with either is refused.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use grenache::event::Event as StackEvent;
+use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::BackendError;
+use super::director::{Court, Stage, direct};
+use crate::event::{Event, LabEvent, Record};
+use crate::report::Outcome;
+use crate::scenario::Scenario;
+use crate::scenario::model::{ExpectationKind, FaultKind, Name, ProgramKind};
+
+/// The first node's address is the one after this; the others follow.
+const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 0);
+
+/// The most nodes that a scenario may have here: one 127.0.0.0/16 full.
+const MAX_NODES: usize = 60_000;
+
+pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Result<Outcome, BackendError> {
+    refuse_what_is_missing(scenario)?;
+    let scenario = on_loopback(scenario)?;
+    let court = Court::new(&scenario);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (log, lasted) = runtime.block_on(async {
+        let log = Arc::new(Log { start: Instant::now(), records: Mutex::default(), court: court.clone() });
+        let host = HostNetwork::new()?;
+        let hosts = scenario
+            .nodes
+            .iter()
+            .map(|(name, node)| (name.clone(), LoopbackNetwork::new(&host, name, node.address, &log)))
+            .collect();
+        let stage = Rc::new(LoopbackStage { log: log.clone(), hosts });
+        direct(stage.clone(), &scenario, &court).await;
+        Ok::<_, io::Error>((log, stage.now()))
+    })?;
+    // Ends every task and closes every socket.
+    drop(runtime);
+    for record in log.records().drain(..) {
+        observer(&record);
+    }
+    Ok(super::outcome(court, lasted))
+}
+
+/// Refuses a file that this backend would run without its NATs, links or faults.
+fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
+    let missing = if let Some(name) = scenario.nats.keys().next() {
+        format!("the NAT \"{name}\"")
+    } else if let Some(name) = scenario.nodes.values().find_map(|node| node.link.as_ref()) {
+        format!("the link \"{name}\"")
+    } else if scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Partition(..))) {
+        "partitions".to_owned()
+    } else if scenario.nodes.len() > MAX_NODES {
+        format!("more than {MAX_NODES} nodes")
+    } else {
+        return Ok(());
+    };
+    let name = &scenario.name;
+    Err(BackendError::Unsupported(format!(
+        "\"{name}\" needs {missing}, which loopback addresses cannot have: run it with `--on sim`"
+    )))
+}
+
+/// The same scenario with every address translated to a loopback address.
+fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
+    let mut scenario = scenario.clone();
+    let mut translated = BTreeMap::new();
+    for (node, number) in scenario.nodes.values_mut().zip(1_u32..) {
+        let address = Ipv4Addr::from_bits(FIRST_ADDRESS.to_bits() + number);
+        translated.insert(node.address, address);
+        node.address = address;
+    }
+    let name = scenario.name.clone();
+    let translate = |address: &mut SocketAddrV4, own: Ipv4Addr| {
+        let to = if address.ip().is_loopback() { Some(&own) } else { translated.get(address.ip()) };
+        let to = to.ok_or_else(|| {
+            BackendError::Unsupported(format!(
+                "\"{name}\" speaks to {address}, which is no node's address: only nodes can be reached on loopback"
+            ))
+        })?;
+        address.set_ip(*to);
+        Ok::<_, BackendError>(())
+    };
+    for program in &mut scenario.programs {
+        let own = scenario.nodes[&program.node].address;
+        match &mut program.kind {
+            ProgramKind::Grape { bootstrap, .. } => bootstrap.iter_mut().try_for_each(|a| translate(a, own))?,
+            ProgramKind::Announce { grape, .. }
+            | ProgramKind::Lookup { grape, .. }
+            | ProgramKind::Broker { grape, .. } => translate(grape, own)?,
+            ProgramKind::Worker(worker) => translate(&mut worker.grape, own)?,
+            ProgramKind::Client(client) => translate(&mut client.grape, own)?,
+        }
+    }
+    for expectation in &mut scenario.expectations {
+        if let ExpectationKind::Found { at, address: Some(address), .. } = &mut expectation.kind {
+            translate(address, scenario.nodes[at].address)?;
+        }
+    }
+    Ok(scenario)
+}
+
+/// The event stream of a run, in the order in which things happened.
+#[derive(Debug)]
+struct Log {
+    start: Instant,
+    records: Mutex<Vec<Record>>,
+    court: Court,
+}
+
+impl Log {
+    fn write(&self, at: Option<&Name>, event: Event) {
+        let mut records = self.records();
+        let at_ns = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let record = Record { at_ns, at: at.cloned(), event };
+        self.court.observe(&record);
+        records.push(record);
+    }
+
+    fn records(&self) -> MutexGuard<'_, Vec<Record>> {
+        self.records.lock().expect("no holder of the lock panics")
+    }
+}
+
+/// This machine as a stage.
+struct LoopbackStage {
+    log: Arc<Log>,
+    hosts: BTreeMap<Name, Arc<LoopbackNetwork>>,
+}
+
+impl Stage for LoopbackStage {
+    fn now(&self) -> Duration {
+        self.log.start.elapsed()
+    }
+
+    fn network(&self, node: &Name) -> Net {
+        self.hosts[node].clone()
+    }
+
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
+        self.hosts[node].spawn(task).detach();
+    }
+
+    fn record(&self, at: Option<&Name>, event: LabEvent) {
+        self.log.write(at, Event::Lab(event));
+    }
+
+    fn reporter(&self, node: &Name) -> Box<dyn FnOnce(LabEvent) + Send> {
+        let (log, node) = (self.log.clone(), node.clone());
+        Box::new(move |event| log.write(Some(&node), Event::Lab(event)))
+    }
+
+    fn begin(&self, _fault: usize, kind: &FaultKind) {
+        match kind {
+            FaultKind::Crash(node) => {
+                self.hosts[node].end_tasks();
+                self.log.write(Some(node), Event::Lab(LabEvent::NodeCrashed));
+            }
+            FaultKind::Restart(node) => self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted)),
+            FaultKind::Partition(..) | FaultKind::Rebind(_) => unreachable!("refused before the run"),
+        }
+    }
+
+    fn end(&self, _fault: usize, kind: &FaultKind) {
+        if let FaultKind::Crash(node) = kind {
+            self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+        }
+    }
+}
+
+/// The operating system's network, confined to one loopback address.
+#[derive(Debug)]
+struct LoopbackNetwork {
+    host: HostNetwork,
+    node: Name,
+    address: IpAddr,
+    log: Arc<Log>,
+    /// What the node runs, to be ended where it crashes.
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl LoopbackNetwork {
+    fn new(host: &HostNetwork, node: &Name, address: Ipv4Addr, log: &Arc<Log>) -> Arc<Self> {
+        let (host, node, log) = (host.clone(), node.clone(), log.clone());
+        Arc::new(Self { host, node, address: address.into(), log, tasks: Mutex::default() })
+    }
+
+    /// An unspecified address becomes the node's own.
+    fn own(&self, local: SocketAddr) -> SocketAddr {
+        if local.ip().is_unspecified() { SocketAddr::new(self.address, local.port()) } else { local }
+    }
+
+    fn end_tasks(&self) {
+        self.tasks().drain(..).for_each(|task| task.abort());
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
+        self.tasks.lock().expect("no holder of the lock panics")
+    }
+}
+
+impl Network for LoopbackNetwork {
+    fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        self.host.bind_udp(self.own(local))
+    }
+
+    fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+        self.host.connect_tcp(remote)
+    }
+
+    fn listen_tcp(&self, local: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpListener>>> {
+        self.host.listen_tcp(self.own(local))
+    }
+
+    fn http(&self) -> Arc<dyn HttpClient> {
+        self.host.http()
+    }
+
+    fn rng(&self, name: &str) -> Rng {
+        self.host.rng(name)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this network keeps its tasks, to end them where the node crashes")]
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Task {
+        let handle = tokio::spawn(task).abort_handle();
+        let mut tasks = self.tasks();
+        tasks.retain(|task| !task.is_finished());
+        tasks.push(handle.clone());
+        Task::new(handle)
+    }
+
+    fn emit(&self, event: StackEvent) {
+        self.log.write(Some(&self.node), Event::Stack(event));
+    }
+}

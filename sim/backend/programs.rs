@@ -1,0 +1,239 @@
+//! The programs that scenarios run: the roles of the original's examples, on any network.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use grenache::broker::{Broker, BrokerClient, BrokerConfig};
+use grenache::grape::{Grape, GrapeConfig};
+use grenache::link::{ANNOUNCE_INTERVAL, Link, LinkConfig};
+use grenache::net::{Net, Task};
+use grenache::punch::Puncher;
+use grenache::rpc::{ClientConfig, PeerRpcClient, PeerRpcServer, RequestOptions, ServerConfig};
+use grenache::transport::{Endpoint, EndpointConfig};
+use serde_json::{Value, json};
+use thiserror::Error;
+use tokio::time::sleep;
+
+use crate::scenario::model::{Answer, Client, ProgramKind, Reach, Worker};
+
+/// How often a service that is to be punched is looked up and punched.
+const PUNCH_EVERY: Duration = Duration::from_secs(1);
+
+/// How long a connection attempt over a punched hole may take: the next punch is a better start than more patience.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a client waits after a failure before it tries anew.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The largest Fibonacci request that is answered: the 93rd number is the last that fits 64 bits.
+const MAX_FIBONACCI: u64 = 93;
+
+/// Why a program ended.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(super) enum ProgramError {
+    /// Its socket could not be bound.
+    #[error("cannot open the UDP socket on port {port}: {source}")]
+    Bind {
+        /// The port asked for.
+        port: u16,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Its Grape could not start.
+    #[error("cannot start the Grape: {0}")]
+    Grape(#[from] grenache::grape::GrapeError),
+}
+
+/// What a kind of program is called in scenario files.
+pub(super) fn name(kind: &ProgramKind) -> &'static str {
+    match kind {
+        ProgramKind::Grape { .. } => "grape",
+        ProgramKind::Announce { .. } => "announce",
+        ProgramKind::Lookup { .. } => "lookup",
+        ProgramKind::Broker { .. } => "broker",
+        ProgramKind::Worker(_) => "worker",
+        ProgramKind::Client(_) => "client",
+    }
+}
+
+/// Runs a program: to its end where it has one, else until it is dropped.
+pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<(), ProgramError> {
+    match kind {
+        ProgramKind::Grape { dht_port, api_port, bootstrap } => {
+            let config = GrapeConfig::default()
+                .dht_address(any(dht_port))
+                .api_address(any(api_port))
+                .bootstrap(bootstrap);
+            let _grape = Grape::start(net, config).await?;
+            std::future::pending().await
+        }
+        ProgramKind::Announce { grape, service, port } => {
+            let link = link(net, grape.into());
+            let _announcing = link.start_announcing(&service, port, ANNOUNCE_INTERVAL);
+            std::future::pending().await
+        }
+        ProgramKind::Lookup { grape, service, every } => {
+            let link = link(net, grape.into());
+            while link.lookup_fresh(&service).await.is_err() {
+                sleep(every).await;
+            }
+            Ok(())
+        }
+        ProgramKind::Broker { grape, service, port } => {
+            let endpoint = bind(net, port)?;
+            let link = link(net, grape.into());
+            let _broker = Broker::start(&endpoint, Some(&link), BrokerConfig::new(&service));
+            std::future::pending().await
+        }
+        ProgramKind::Worker(worker) => work(net, worker).await,
+        ProgramKind::Client(client) => consume(net, client).await,
+    }
+}
+
+async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
+    let endpoint = bind(net, worker.port)?;
+    let link = link(net, worker.grape.into());
+    let puncher = Puncher::new(&endpoint);
+    let mut punched = puncher.punched();
+
+    let answer = worker.answer;
+    let _server = PeerRpcServer::serve(&endpoint, ServerConfig::default(), move |request| {
+        let answer = reply(&answer, request.payload);
+        async move { answer }
+    });
+    let _announcing = worker.announce.then(|| link.start_announcing(&worker.service, endpoint.local_addr().port(), ANNOUNCE_INTERVAL));
+    let _punching = worker.punches.map(|target| punch_service(net, &link, &puncher, target));
+    let client = PeerRpcClient::new(&endpoint, Some(link.clone()), ClientConfig::default());
+    let _registering = worker.broker.map(|broker| {
+        let broker = BrokerClient::new(&client, &puncher, broker.as_str(), &worker.service, true);
+        net.spawn(Box::pin(async move { broker.run().await }))
+    });
+
+    // Whoever punches is punched back: that opens this side's NAT for the one who asked.
+    while let Some(from) = punched.next().await {
+        puncher.punch(from);
+    }
+    Ok(())
+}
+
+async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
+    let endpoint = bind(net, client.port)?;
+    let link = link(net, client.grape.into());
+    let puncher = Puncher::new(&endpoint);
+    let mut punched = puncher.punched();
+    let config = ClientConfig::default().request(RequestOptions::default().timeout(client.timeout));
+    let rpc = PeerRpcClient::new(&endpoint, Some(link.clone()), config);
+
+    // The tasks that bring the punches about, for as long as the client runs.
+    let (_announcing, _punching) = match &client.reach {
+        Reach::Lookup => (None, None),
+        Reach::Punch => (None, Some(punch_service(net, &link, &puncher, client.service.clone()))),
+        Reach::AwaitPunch { announce } => {
+            (Some(link.start_announcing(announce, endpoint.local_addr().port(), ANNOUNCE_INTERVAL)), None)
+        }
+        Reach::Broker { broker } => {
+            let broker = BrokerClient::new(&rpc, &puncher, broker.as_str(), &client.service, false);
+            (None, Some(net.spawn(Box::pin(async move { broker.run().await }))))
+        }
+    };
+
+    let mut left = client.requests;
+    for attempt in 0..=client.retries {
+        if attempt > 0 {
+            sleep(RETRY_AFTER).await;
+        }
+        let to = match &client.reach {
+            Reach::Lookup => None,
+            _ => match punched.next().await {
+                Some(from) => Some(from),
+                None => break,
+            },
+        };
+        if let (Reach::AwaitPunch { .. }, Some(from)) = (&client.reach, to) {
+            puncher.punch(from);
+        }
+        let requests = (0..left).map(|_| async {
+            match to {
+                Some(to) => rpc.request_at(to, &client.service, &client.payload).await,
+                None => rpc.request(&client.service, &client.payload).await,
+            }
+        });
+        let answers = futures_util::future::join_all(requests).await;
+        left = answers.iter().filter(|answer| answer.is_err()).count() as u32;
+        if left == 0 {
+            break;
+        }
+    }
+    // It stays, as peers do: registered, announced, and ready to punch.
+    std::future::pending().await
+}
+
+/// Looks a service up and punches all who offer it, again and again.
+fn punch_service(net: &Net, link: &Link, puncher: &Puncher, service: String) -> Task {
+    let (link, puncher) = (link.clone(), puncher.clone());
+    net.spawn(Box::pin(async move {
+        loop {
+            // A failed lookup is in the event stream already, and the next one is a second away.
+            for address in link.lookup_fresh(&service).await.unwrap_or_default() {
+                puncher.punch(address);
+            }
+            sleep(PUNCH_EVERY).await;
+        }
+    }))
+}
+
+/// A worker's reply to a payload.
+fn reply(answer: &Answer, payload: Value) -> Result<Value, String> {
+    match answer {
+        Answer::Value(value) => Ok(value.clone()),
+        Answer::Echo => Ok(payload),
+        Answer::Error(message) => Err(message.clone()),
+        Answer::Fibonacci => match payload.as_u64() {
+            Some(n) if n <= MAX_FIBONACCI => Ok(fibonacci(n)),
+            _ => Err(format!("ERR_PAYLOAD: a number from 0 to {MAX_FIBONACCI} is needed")),
+        },
+    }
+}
+
+/// The first `n` Fibonacci numbers.
+fn fibonacci(n: u64) -> Value {
+    let mut numbers = Vec::new();
+    let (mut a, mut b) = (1_u64, 1_u64);
+    for _ in 0..n {
+        numbers.push(a);
+        (a, b) = (b, a.wrapping_add(b));
+    }
+    json!(numbers)
+}
+
+fn bind(net: &Net, port: u16) -> Result<Endpoint, ProgramError> {
+    let config = EndpointConfig::default().connect_timeout(CONNECT_TIMEOUT);
+    Endpoint::bind(net, any(port), config).map_err(|source| ProgramError::Bind { port, source })
+}
+
+fn link(net: &Net, grape: SocketAddr) -> Link {
+    Link::new(net, LinkConfig::new(grape))
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fibonacci_of_ten_is_the_originals() {
+        assert_eq!(reply(&Answer::Fibonacci, json!(10)), Ok(json!([1, 1, 2, 3, 5, 8, 13, 21, 34, 55])));
+    }
+
+    #[test]
+    fn fibonacci_stops_where_numbers_no_longer_fit() {
+        let Ok(Value::Array(numbers)) = reply(&Answer::Fibonacci, json!(93)) else { panic!("93 is answered") };
+        assert_eq!(numbers.last(), Some(&json!(12_200_160_415_121_876_738_u64)));
+        assert!(reply(&Answer::Fibonacci, json!(94)).is_err());
+        assert!(reply(&Answer::Fibonacci, json!(-1)).is_err());
+    }
+}

@@ -1,0 +1,92 @@
+//! Runs scenarios in the simulator.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use grenache::net::{BoxFuture, Net};
+
+use super::director::{Court, Stage, direct};
+use super::{BackendError, RunOptions};
+use crate::engine::{PartitionId, Sim, World};
+use crate::event::{Event, LabEvent, Record};
+use crate::report::Outcome;
+use crate::scenario::Scenario;
+use crate::scenario::model::{FaultKind, Name};
+
+/// The simulated world as a stage.
+struct SimulatedStage {
+    world: World,
+    partitions: RefCell<BTreeMap<usize, PartitionId>>,
+}
+
+pub(super) fn run(
+    scenario: &Scenario,
+    options: &RunOptions,
+    mut observer: impl FnMut(&Record) + 'static,
+) -> Result<Outcome, BackendError> {
+    let court = Court::new(scenario);
+    let watching = court.clone();
+    let sim = Sim::new(options.seed, &scenario.nats, &scenario.links, &scenario.nodes)?.observe(move |record| {
+        observer(record);
+        watching.observe(record);
+    });
+    let play = scenario.clone();
+    let directed = court.clone();
+    // The director watches the time limit; the engine's own is there in case it never gets to.
+    let limit = scenario.time_limit + Duration::from_secs(1);
+    let simulated = sim.run(limit, move |world| async move {
+        let stage = Rc::new(SimulatedStage { world, partitions: RefCell::default() });
+        direct(stage.clone(), &play, &directed).await;
+        stage.now()
+    });
+    Ok(super::outcome(court, simulated.unwrap_or(limit)))
+}
+
+impl Stage for SimulatedStage {
+    fn now(&self) -> Duration {
+        self.world.now()
+    }
+
+    fn network(&self, node: &Name) -> Net {
+        self.world.network(node)
+    }
+
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
+        self.world.spawn(node, task);
+    }
+
+    fn record(&self, at: Option<&Name>, event: LabEvent) {
+        self.world.record(at.map(|name| &**name), Event::Lab(event));
+    }
+
+    fn reporter(&self, node: &Name) -> Box<dyn FnOnce(LabEvent) + Send> {
+        let (world, node) = (self.world.clone(), node.clone());
+        Box::new(move |event| world.record(Some(&node), Event::Lab(event)))
+    }
+
+    fn begin(&self, fault: usize, kind: &FaultKind) {
+        match kind {
+            FaultKind::Partition(a, b) => {
+                let id = self.world.partition(a, b);
+                self.partitions.borrow_mut().insert(fault, id);
+            }
+            FaultKind::Rebind(nat) => self.world.rebind(nat),
+            FaultKind::Crash(node) => self.world.crash(node),
+            FaultKind::Restart(node) => self.world.start(node),
+        }
+    }
+
+    fn end(&self, fault: usize, kind: &FaultKind) {
+        match kind {
+            FaultKind::Partition(..) => {
+                if let Some(id) = self.partitions.borrow_mut().remove(&fault) {
+                    self.world.heal(id);
+                }
+            }
+            FaultKind::Crash(node) => self.world.start(node),
+            FaultKind::Rebind(_) | FaultKind::Restart(_) => {}
+        }
+    }
+}

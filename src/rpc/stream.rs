@@ -1,0 +1,99 @@
+//! What both ends of a connection do: read texts, write messages.
+
+use std::io;
+use std::sync::Weak;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc;
+
+use super::framing::{FramingError, Splitter};
+
+/// How many bytes are asked of the stream at once.
+const READ: usize = 64 << 10;
+
+/// Up to how many bytes of waiting messages are put together into one write.
+const WRITE: usize = 64 << 10;
+
+/// A message on its way to the stream.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    /// The text.
+    pub(super) text: Bytes,
+    /// Held until the text has been handed to the stream.
+    #[expect(dead_code, reason = "it counts while it lives")]
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// Dead where the message need not be written any more.
+    pub(super) wanted: Option<Weak<()>>,
+}
+
+impl Outgoing {
+    /// Whether the message is still to be written.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.as_ref().is_none_or(|wanted| wanted.strong_count() > 0)
+    }
+}
+
+/// Reads JSON texts from a stream.
+#[derive(Debug)]
+pub(super) struct TextReader<R> {
+    reader: R,
+    splitter: Splitter,
+}
+
+impl<R: AsyncRead + Unpin> TextReader<R> {
+    pub(super) fn new(reader: R, max_message: usize) -> Self {
+        Self { reader, splitter: Splitter::new(max_message) }
+    }
+
+    /// The next text, or what came instead; `None` at the end of the stream. Dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Result<Bytes, FramingError>>> {
+        loop {
+            if let Some(text) = self.splitter.next_text() {
+                return Ok(Some(text));
+            }
+            self.splitter.buffer().reserve(READ);
+            if self.reader.read_buf(&mut self.splitter.buffer()).await? == 0 {
+                return Ok(self.splitter.finish());
+            }
+        }
+    }
+}
+
+/// Writes messages until nobody can send any more, and then ends the stream's sending side.
+///
+/// A message that finds the queue empty is one write, so that a small one is one packet, as peers of the original
+/// need it; those that queue up meanwhile share the next write.
+pub(super) async fn write_all<W: AsyncWrite + Unpin>(
+    mut writer: W,
+    mut messages: mpsc::UnboundedReceiver<Outgoing>,
+) -> io::Result<()> {
+    let mut held = Vec::new();
+    while let Some(first) = messages.recv().await {
+        if !first.is_wanted() {
+            continue;
+        }
+        let mut batch = BytesMut::new();
+        let mut alone = Some(first);
+        while batch.len() < WRITE {
+            let Ok(next) = messages.try_recv() else { break };
+            if !next.is_wanted() {
+                continue;
+            }
+            if let Some(first) = alone.take() {
+                batch.extend_from_slice(&first.text);
+                held.push(first);
+            }
+            batch.extend_from_slice(&next.text);
+            held.push(next);
+        }
+        match &alone {
+            Some(first) => writer.write_all(&first.text).await?,
+            None => writer.write_all(&batch).await?,
+        }
+        writer.flush().await?;
+        held.clear();
+    }
+    writer.shutdown().await
+}

@@ -1,0 +1,318 @@
+//! Whole Grapes over the operating system's network, on loopback.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
+use std::time::Duration;
+
+use grenache::grape::krpc::{Answer, Body, Message, NodeId, Query};
+use grenache::grape::{Grape, GrapeConfig, GrapeError};
+use grenache::net::{HostNetwork, Net};
+use serde_json::{Value, json};
+
+const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn host() -> Net {
+    Arc::new(HostNetwork::new().unwrap())
+}
+
+fn config() -> GrapeConfig {
+    GrapeConfig::default().dht_address(LOCALHOST).api_address(LOCALHOST)
+}
+
+fn v4(address: SocketAddr) -> SocketAddrV4 {
+    let SocketAddr::V4(address) = address else { panic!("{address} is not IPv4") };
+    address
+}
+
+async fn start(net: &Net, config: GrapeConfig) -> Grape {
+    let grape = Grape::start(net, config).await.unwrap();
+    grape.ready().await;
+    grape
+}
+
+/// Two Grapes, the second of which started from the first.
+async fn pair(net: &Net) -> (Grape, Grape) {
+    let first = start(net, config()).await;
+    let second = start(net, config().bootstrap(vec![v4(first.dht_addr())])).await;
+    assert_eq!((first.stats().nodes, second.stats().nodes), (1, 1));
+    (first, second)
+}
+
+async fn post(net: &Net, grape: &Grape, path: &str, body: impl Into<Vec<u8>>) -> (u16, String) {
+    let answer = net.http().post(grape.api_addr(), path, body.into().into());
+    let (status, body) = tokio::time::timeout(Duration::from_secs(10), answer).await.expect("no answer").unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn call(net: &Net, grape: &Grape, path: &str, data: Value) -> Value {
+    let (status, body) = post(net, grape, path, json!({"rid": "r", "data": data}).to_string()).await;
+    assert_eq!(status, 200, "{path}: {body}");
+    if body.is_empty() { Value::Null } else { serde_json::from_str(&body).unwrap() }
+}
+
+#[tokio::test]
+async fn what_is_announced_at_one_grape_is_found_at_the_other() {
+    let net = host();
+    let (first, second) = pair(&net).await;
+    let sixty = "0123456789012345678901234567890123456789012345678901234567ab";
+    for (port, name) in (1337..).zip(["rpc_test", "fibonacci_consumer", "abcdefghij0123456789", sixty, "café", "x"]) {
+        assert_eq!(call(&net, &first, "/announce", json!([name, port])).await, json!(1), "{name}");
+        assert_eq!(call(&net, &second, "/lookup", json!(name)).await, json!([format!("127.0.0.1:{port}")]));
+        assert_eq!(call(&net, &first, "/lookup", json!(name)).await, json!([format!("127.0.0.1:{port}")]));
+    }
+    assert_eq!(second.stats().names, 6);
+    assert_eq!(first.stats().names, 0, "a Grape's own announces are stored at others only");
+
+    // Again, from the tokens of last time; another port of the same name is another peer.
+    assert_eq!(call(&net, &first, "/announce", json!(["rpc_test", 1337])).await, json!(1));
+    assert_eq!(call(&net, &first, "/announce", json!(["rpc_test", 1338])).await, json!(1));
+    let mut found = call(&net, &second, "/lookup", json!("rpc_test")).await;
+    found.as_array_mut().unwrap().sort_by_key(Value::to_string);
+    assert_eq!(found, json!(["127.0.0.1:1337", "127.0.0.1:1338"]));
+
+    // Port 0 is the announcing Grape's own.
+    assert_eq!(call(&net, &first, "/announce", json!(["zero", 0])).await, json!(1));
+    assert_eq!(call(&net, &second, "/lookup", json!("zero")).await, json!([first.dht_addr().to_string()]));
+}
+
+#[tokio::test]
+async fn what_is_put_at_one_grape_is_had_at_the_other() {
+    let net = host();
+    let (first, second) = pair(&net).await;
+    let third = start(&net, config().bootstrap(vec![v4(first.dht_addr())])).await;
+
+    let hash = call(&net, &first, "/put", json!({"v": "hello world"})).await;
+    let local = call(&net, &first, "/get", hash.clone()).await;
+    assert_eq!(local, json!({"id": first.node_id().to_string(), "token": null, "v": "hello world"}));
+    let stored = call(&net, &second, "/get", json!({"hash": hash})).await;
+    assert_eq!(stored, json!({"id": second.node_id().to_string(), "token": null, "v": "hello world"}));
+
+    // Put before a fourth one came: it has to ask.
+    let fourth = start(&net, config().bootstrap(vec![v4(third.dht_addr())])).await;
+    let remote = call(&net, &fourth, "/get", hash).await;
+    assert_eq!(remote["v"], "hello world");
+    assert_eq!(remote["token"].as_str().unwrap().len(), 40);
+    let holders = [&first, &second, &third].map(|grape| grape.node_id().to_string());
+    assert!(holders.contains(&remote["id"].as_str().unwrap().to_owned()));
+
+    for (value, shown) in [
+        (json!("a plain string"), json!("a plain string")),
+        (json!({"v": 42}), json!("42")),
+        (json!({"v": [1, "two", {"three": 3}]}), json!([1, "two", {"three": 3}])),
+    ] {
+        let hash = call(&net, &second, "/put", value).await;
+        assert_eq!(call(&net, &fourth, "/get", hash).await["v"], shown);
+    }
+}
+
+#[tokio::test]
+async fn the_recorded_hash_is_the_hash() {
+    let net = host();
+    let (first, _second) = pair(&net).await;
+    let vectors: Value = serde_json::from_str(include_str!("vectors/krpc.json")).unwrap();
+    let recorded = |name: &str| {
+        let vectors = vectors["vectors"].as_array().unwrap();
+        let vector = vectors.iter().find(|vector| vector["name"] == name).unwrap();
+        Message::decode(&hex::decode(vector["hex"].as_str().unwrap()).unwrap()).unwrap().body
+    };
+    let Body::Query { query: Query::Get { target }, .. } = recorded("get_query") else { panic!("not a get") };
+    let hash = call(&net, &first, "/put", json!({"v": "hello world"})).await;
+    assert_eq!(hash, json!(hex::encode(target.as_bytes())));
+}
+
+/// Each row: path, body, status, answer.
+async fn answers(net: &Net, grape: &Grape, rows: &[(&str, &str, u16, &str)]) {
+    for (path, body, status, answer) in rows {
+        assert_eq!(post(net, grape, path, *body).await, (*status, (*answer).to_owned()), "{path} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_lone_grape_answers_as_clients_of_the_reference_expect() {
+    const INVALID: &str = "ERR_GRAPE_PAYLOAD_INVALID";
+    let net = host();
+    let grape = start(&net, config()).await;
+    let long_name = format!(r#"{{"data":"{}"}}"#, "n".repeat(1025));
+    let v = |len: usize| format!(r#"{{"data":{{"v":"{}"}}}}"#, "v".repeat(len));
+    let k = "8a".repeat(32);
+    let mutable = |more: &str| format!(r#"{{"data":{{"v":"x","k":"{k}"{more}}}}}"#);
+    let sig = format!(r#","sig":"{}""#, "cc".repeat(64));
+    let missing = format!(r#"{{"data":"{}"}}"#, "00".repeat(20));
+    answers(
+        &net,
+        &grape,
+        &[
+            ("/lookup", r#"{"data":"nobody"}"#, 200, "[]"),
+            ("/lookup", r#"{"rid":"x","data":"nobody","more":1}"#, 200, "[]"),
+            ("/lookup", r#"{"data":""}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", r#"{"data":5}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", r#"{"data":["x"]}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", r#"{"data":null}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", "{}", 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", "[]", 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", "5", 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/lookup", &long_name, 200, r#""ERR_GRAPE_LOOKUP""#),
+            ("/announce", r#"{"data":["rpc_test",1337]}"#, 200, r#""No nodes to query""#),
+            ("/announce", r#"{"data":["rpc_test",1337.0]}"#, 200, r#""No nodes to query""#),
+            ("/announce", r#"{"data":"rpc_test"}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
+            ("/announce", r#"{"data":null}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
+            ("/announce", r#"{"data":[5,1337]}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
+            ("/announce", r#"{"data":["",1337]}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
+            ("/announce", r#"{"data":["rpc_test"]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
+            ("/announce", r#"{"data":["rpc_test","1337"]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
+            ("/announce", r#"{"data":["rpc_test",1337.5]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
+            ("/announce", r#"{"data":["rpc_test",65536]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
+            ("/announce", r#"{"data":["rpc_test",-1]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
+            ("/put", r#"{"data":{"v":"hello"}}"#, 200, r#""No nodes to query""#),
+            ("/put", r#"{"data":{}}"#, 200, r#""opts.v not given""#),
+            ("/put", r#"{"data":{"v":null}}"#, 200, r#""opts.v not given""#),
+            ("/put", r#"{"data":7}"#, 200, r#""opts.v not given""#),
+            ("/put", &v(999), 200, r#""No nodes to query""#),
+            ("/put", &v(1000), 200, r#""v must be less than 1000 bytes in put()""#),
+            ("/put", r#"{"data":{"v":1.5}}"#, 200, r#""v may hold whole numbers of 64 bits only""#),
+            ("/put", r#"{"data":null}"#, 500, "data must be an object with v"),
+            ("/put", r#"{"data":{"v":"x","k":"00"}}"#, 200, r#""opts.k ed25519 public key must be 32 bytes""#),
+            ("/put", &mutable(""), 200, r#""opts.sig must be a signature of 64 bytes""#),
+            ("/put", &mutable(&sig), 200, r#""opts.seq not provided for a mutable update""#),
+            ("/put", &mutable(&format!(r#"{sig},"seq":"1""#)), 200, r#""opts.seq not an integer""#),
+            ("/put", &mutable(&format!(r#"{sig},"seq":1"#)), 200, r#""No nodes to query""#),
+            ("/get", &missing, 200, ""),
+            ("/get", r#"{"data":"not hex"}"#, 200, ""),
+            ("/get", r#"{"data":""}"#, 200, ""),
+            ("/get", r#"{"data":{}}"#, 200, r#""ERR_GRAPE_GENERIC""#),
+            ("/get", r#"{"data":[]}"#, 200, r#""ERR_GRAPE_GENERIC""#),
+            ("/get", r#"{"data":5}"#, 200, r#""ERR_GRAPE_GENERIC""#),
+            ("/get", r#"{"data":null}"#, 500, "data must be a hash"),
+            ("/", "{}", 200, r#""ERR_REQ_NOTFOUND""#),
+            ("/nowhere", "{}", 200, r#""ERR_REQ_NOTFOUND""#),
+            ("/lookup?name=x", r#"{"data":"x"}"#, 200, r#""ERR_REQ_NOTFOUND""#),
+            ("/lookup/", r#"{"data":"x"}"#, 200, r#""ERR_REQ_NOTFOUND""#),
+            ("/lookup", "", 500, INVALID),
+            ("/lookup", "{", 500, INVALID),
+            ("/nowhere", "{} x", 500, INVALID),
+            ("/lookup", "\u{feff}{}", 500, INVALID),
+            ("/lookup", &"[".repeat(8000), 500, INVALID),
+            ("/lookup", "null", 500, "the body must be a JSON object"),
+        ],
+    )
+    .await;
+    assert_eq!(grape.stats().values, 2, "what could be put nowhere else is still here");
+}
+
+#[tokio::test]
+async fn a_body_may_have_8192_bytes() {
+    let net = host();
+    let grape = start(&net, config()).await;
+    let padded = |len: usize| format!("{:len$}", r#"{"data":"nobody"}"#);
+    assert_eq!(post(&net, &grape, "/lookup", padded(8192)).await, (200, "[]".into()));
+    assert_eq!(post(&net, &grape, "/lookup", padded(8193)).await, (413, "ERR_GRAPE_PAYLOAD_SIZE".into()));
+    let small = start(&net, config().max_payload(20)).await;
+    assert_eq!(post(&net, &small, "/lookup", padded(21)).await, (413, "ERR_GRAPE_PAYLOAD_SIZE".into()));
+}
+
+#[tokio::test]
+async fn any_method_works_and_answers_say_nothing_of_their_type_or_time() {
+    let net = host();
+    let grape = start(&net, config()).await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for method in ["POST", "GET", "PUT", "DELETE", "BREW"] {
+        let url = format!("http://{}/lookup", grape.api_addr());
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let answer = client.request(method, url).body(r#"{"data":"nobody"}"#).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let headers: Vec<_> = answer.headers().keys().map(|name| name.as_str().to_owned()).collect();
+        assert_eq!(headers, ["content-length"]);
+        assert_eq!(answer.text().await.unwrap(), "[]");
+    }
+}
+
+#[tokio::test]
+async fn no_node_took_it() {
+    let net = host();
+    // A node that gives a token but takes nothing.
+    let stingy = tokio::net::UdpSocket::bind(LOCALHOST).await.unwrap();
+    let grape = Grape::start(&net, config()).await.unwrap();
+    let dht = grape.dht_addr();
+    let ping = Message {
+        transaction: b"p1".to_vec(),
+        body: Body::Query { sender: Some(NodeId([7; 20])), query: Query::Ping },
+    };
+    stingy.send_to(&ping.encode(), dht).await.unwrap();
+    let refuses = async {
+        let mut buffer = [0; 2048];
+        loop {
+            let (len, from) = stingy.recv_from(&mut buffer).await.unwrap();
+            let Message { transaction, body } = Message::decode(&buffer[..len]).unwrap();
+            let Body::Query { query, .. } = body else { continue };
+            let body = match query {
+                Query::GetPeers { .. } | Query::Get { .. } => {
+                    let mut answer = Answer::new(NodeId([7; 20]));
+                    answer.token = Some(vec![1]);
+                    Body::Answer(Box::new(answer))
+                }
+                Query::Put { .. } => Body::Error { code: 302, text: "sequence number less than current".into() },
+                _ => Body::Error { code: 202, text: "no".into() },
+            };
+            stingy.send_to(&Message { transaction, body }.encode(), from).await.unwrap();
+        }
+    };
+    let calls = async {
+        grape.until(|stats| stats.nodes > 0).await;
+        answers(
+            &net,
+            &grape,
+            &[
+                ("/announce", r#"{"data":["x",1]}"#, 200, r#""All queries failed""#),
+                ("/put", r#"{"data":{"v":"x"}}"#, 302, r#""302 sequence number less than current""#),
+            ],
+        )
+        .await;
+    };
+    futures_util::future::select(Box::pin(refuses), Box::pin(calls)).await;
+}
+
+#[tokio::test]
+async fn a_grape_joins_when_its_bootstrap_comes_later() {
+    let net = host();
+    // A port that is free for now.
+    let place = tokio::net::UdpSocket::bind(LOCALHOST).await.unwrap().local_addr().unwrap();
+    let early = start(&net, config().bootstrap(vec![v4(place)])).await;
+    assert_eq!(early.stats().nodes, 0);
+    let late = start(&net, config().dht_address(place)).await;
+    tokio::time::timeout(Duration::from_secs(30), early.until(|stats| stats.nodes > 0)).await.expect("it never joined");
+    assert_eq!(call(&net, &early, "/announce", json!(["late", 1])).await, json!(1));
+    assert_eq!(call(&net, &late, "/lookup", json!("late")).await, json!(["127.0.0.1:1"]));
+}
+
+#[tokio::test]
+async fn two_grapes_that_start_from_each_other_find_each_other() {
+    let net = host();
+    let places = [
+        tokio::net::UdpSocket::bind(LOCALHOST).await.unwrap().local_addr().unwrap(),
+        tokio::net::UdpSocket::bind(LOCALHOST).await.unwrap().local_addr().unwrap(),
+    ];
+    let first = Grape::start(&net, config().dht_address(places[0]).bootstrap(vec![v4(places[1])])).await.unwrap();
+    let second = Grape::start(&net, config().dht_address(places[1]).bootstrap(vec![v4(places[0])])).await.unwrap();
+    second.ready().await;
+    assert_eq!(call(&net, &second, "/announce", json!(["x", 5])).await, json!(1));
+    assert_eq!(call(&net, &first, "/lookup", json!("x")).await, json!(["127.0.0.1:5"]));
+}
+
+#[tokio::test]
+async fn a_closed_grape_frees_its_ports() {
+    let net = host();
+    let grape = start(&net, config()).await;
+    let (dht, api) = (grape.dht_addr(), grape.api_addr());
+    let taken = Grape::start(&net, config().dht_address(dht)).await;
+    assert!(matches!(taken, Err(GrapeError::Dht { address, .. }) if address == dht));
+    let taken = Grape::start(&net, config().api_address(api)).await;
+    assert!(matches!(taken, Err(GrapeError::Api { address, .. }) if address == api));
+    grape.close().await;
+    start(&net, config().dht_address(dht).api_address(api)).await;
+}
+
+#[tokio::test]
+async fn ipv6_is_refused_for_the_dht() {
+    let started = Grape::start(&host(), config().dht_address("[::1]:0".parse().unwrap())).await;
+    assert!(matches!(started, Err(GrapeError::Dht { .. })));
+}
