@@ -469,6 +469,15 @@ partition = [["server", "laptop"], ["server"]]
 [[fault]]
 at = "1s"
 partition = [["server"], []]
+
+[[fault]]
+at = "1s"
+lasts = "1s"
+crash = "laptop"
+
+[[fault]]
+at = "3s"
+restart = "laptop"
 "#
     ));
 }
