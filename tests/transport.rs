@@ -1,4 +1,4 @@
-//! µTP streams over real sockets on loopback.
+//! µTP streams and datagrams on one socket, over loopback.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,202 +6,199 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grenache::net::{HostNetwork, Net};
-use grenache::transport::{Datagram, Endpoint, EndpointConfig};
-use grenache::utp::Config;
+use grenache::transport::{Endpoint, EndpointConfig, UtpStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
 
-const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
-
-/// Long enough for any of these on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn endpoint() -> Endpoint {
-    endpoint_with(EndpointConfig::default())
+fn network() -> Net {
+    Arc::new(HostNetwork::new().unwrap())
 }
 
-fn endpoint_with(config: EndpointConfig) -> Endpoint {
-    let net: Net = Arc::new(HostNetwork::new().expect("the host's network"));
-    Endpoint::bind(&net, ANY, config).expect("a free port")
+fn endpoint(net: &Net) -> Endpoint {
+    Endpoint::bind(net, SocketAddr::from(([127, 0, 0, 1], 0)), EndpointConfig::default()).unwrap()
 }
 
-fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 + i / 251) as u8).collect()
+async fn pair(a: &Endpoint, b: &Endpoint) -> (UtpStream, UtpStream) {
+    let (connected, accepted) = tokio::join!(a.connect(b.local_addr()), b.accept());
+    (connected.unwrap(), accepted.unwrap())
 }
 
-/// Runs a test that must end in time.
-async fn in_time<T>(test: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, test).await.expect("it ends")
+fn pattern(len: usize, salt: u32) -> Vec<u8> {
+    (0..len as u32).map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 13) as u8).collect()
 }
 
 #[tokio::test]
-async fn ten_megabytes_each_way_at_once() {
-    in_time(async {
-        let (near, far) = (endpoint(), endpoint());
-        let data = pattern(10 << 20);
-        let (a, b) = tokio::join!(near.connect(far.local_addr()), async {
-            // The acceptor gets the connection once the initiator has shown itself.
-            far.accept().await.expect("a connection")
-        });
-        let exchange = async |stream: grenache::transport::UtpStream| {
-            let (mut reader, mut writer) = tokio::io::split(stream);
-            let mut got = Vec::new();
-            let (wrote, read) = tokio::join!(
-                async {
-                    writer.write_all(&data).await?;
-                    writer.shutdown().await
-                },
-                reader.read_to_end(&mut got)
-            );
-            wrote.expect("written");
-            read.expect("read");
-            got
+async fn ten_megabytes_each_way() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (near, far) = pair(&a, &b).await;
+    assert_eq!(near.peer_addr(), b.local_addr());
+    assert_eq!(far.peer_addr(), a.local_addr());
+    let run = async |stream: UtpStream, send: Vec<u8>, expect: Vec<u8>| {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let write = async {
+            writer.write_all(&send).await.unwrap();
+            writer.shutdown().await.unwrap();
         };
-        let (got_a, got_b) = tokio::join!(exchange(a.expect("connected")), exchange(b));
-        assert!(got_a == data && got_b == data);
-    })
-    .await;
+        let read = async {
+            let mut received = Vec::new();
+            reader.read_to_end(&mut received).await.unwrap();
+            received
+        };
+        let ((), received) = tokio::join!(write, read);
+        assert!(received == expect, "received bytes differ from those sent");
+    };
+    let (up, down) = (pattern(10 << 20, 1), pattern(10 << 20, 2));
+    tokio::join!(run(near, up.clone(), down.clone()), run(far, down, up));
 }
 
 #[tokio::test]
 async fn a_hundred_connections_to_one_address() {
-    in_time(async {
-        let (near, far) = (endpoint(), endpoint());
-        let serve = async {
-            let mut all = Vec::new();
-            for _ in 0..100 {
-                let mut stream = far.accept().await.expect("a connection");
-                all.push(async move {
-                    let mut text = String::new();
-                    stream.read_to_string(&mut text).await.expect("read");
-                    stream.write_all(text.to_uppercase().as_bytes()).await.expect("written");
-                    stream.shutdown().await.expect("closed");
-                });
-            }
-            futures_util::future::join_all(all).await
-        };
-        let ask = futures_util::future::join_all((0..100).map(|i| {
-            let near = &near;
-            let to = far.local_addr();
-            async move {
-                let mut stream = near.connect(to).await.expect("connected");
-                stream.write_all(format!("request {i}").as_bytes()).await.expect("written");
-                stream.shutdown().await.expect("closed");
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer).await.expect("read");
-                assert_eq!(answer, format!("REQUEST {i}"));
-            }
-        }));
-        tokio::join!(serve, ask);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_reset_reaches_the_other_side() {
-    in_time(async {
-        let (near, far) = (endpoint(), endpoint());
-        let stream = near.connect(far.local_addr()).await.expect("connected");
-        let mut other = far.accept().await.expect("a connection");
-        stream.reset();
-        let error = other.read(&mut [0]).await.expect_err("reset");
-        assert!(error.to_string().contains("UTP_ECONNRESET"), "{error}");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn connecting_to_nobody_times_out() {
-    in_time(async {
-        let near = endpoint_with(EndpointConfig::default().connect_timeout(Duration::from_millis(300)));
-        // Bound, so that nobody else answers, and never read.
-        let silent = std::net::UdpSocket::bind(ANY).expect("a free port");
-        let error = near.connect(silent.local_addr().expect("its port")).await.expect_err("nobody answers");
-        assert!(error.to_string().contains("UTP_ETIMEDOUT"), "{error}");
-        assert_eq!(near.stats().connections, 0, "nothing is left of the attempt");
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn dropped_streams_deliver_what_they_wrote() {
-    in_time(async {
-        let (near, far) = (endpoint(), endpoint());
-        let data = pattern(300_000);
-        {
-            let mut stream = near.connect(far.local_addr()).await.expect("connected");
-            stream.write_all(&data).await.expect("written");
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let server = async {
+        for _ in 0..100 {
+            let mut stream = b.accept().await.unwrap();
+            net.spawn(Box::pin(async move {
+                let mut request = Vec::new();
+                stream.read_to_end(&mut request).await.unwrap();
+                request.reverse();
+                stream.write_all(&request).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }))
+            .detach();
         }
-        drop(near);
-        let mut got = Vec::new();
-        far.accept().await.expect("a connection").read_to_end(&mut got).await.expect("read");
-        assert!(got == data);
-    })
-    .await;
+    };
+    let clients = futures_util::future::join_all((0..100).map(async |i| {
+        let mut stream = a.connect(b.local_addr()).await.unwrap();
+        let mut request = pattern(5000, i);
+        stream.write_all(&request).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut reply = Vec::new();
+        stream.read_to_end(&mut reply).await.unwrap();
+        request.reverse();
+        assert_eq!(reply, request);
+    }));
+    tokio::join!(server, clients);
 }
 
 #[tokio::test]
-async fn a_slow_reader_holds_the_writer_back() {
-    in_time(async {
-        let small = || EndpointConfig::default().utp(Config::default().receive_window(20_000).send_buffer(20_000));
-        let (near, far) = (endpoint_with(small()), endpoint_with(small()));
-        let data = pattern(400_000);
-        let mut stream = near.connect(far.local_addr()).await.expect("connected");
-        let mut other = far.accept().await.expect("a connection");
-        let mut written = 0;
-        // The writer stops: 20 kB are with the reader, 20 kB are unacked.
-        while let Ok(result) = timeout(Duration::from_millis(100), stream.write(&data[written..])).await {
-            written += result.expect("a write");
+async fn both_ends_may_connect_to_each_other_and_to_themselves() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (mut to_b, mut from_a) = pair(&a, &b).await;
+    let (mut to_a, mut from_b) = pair(&b, &a).await;
+    let (mut loop_out, mut loop_in) = pair(&a, &a).await;
+    for (out, into, byte) in
+        [(&mut to_b, &mut from_a, 1u8), (&mut to_a, &mut from_b, 2), (&mut loop_out, &mut loop_in, 3)]
+    {
+        out.write_u8(byte).await.unwrap();
+        assert_eq!(into.read_u8().await.unwrap(), byte);
+    }
+}
+
+#[tokio::test]
+async fn the_acceptor_may_speak_first() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (mut near, mut far) = pair(&a, &b).await;
+    far.write_all(b"welcome").await.unwrap();
+    let mut greeting = [0; 7];
+    near.read_exact(&mut greeting).await.unwrap();
+    assert_eq!(&greeting, b"welcome");
+}
+
+#[tokio::test]
+async fn one_side_may_finish_and_the_other_go_on() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (mut near, mut far) = pair(&a, &b).await;
+    near.shutdown().await.unwrap();
+    assert_eq!(far.read(&mut [0; 10]).await.unwrap(), 0);
+    let reply = pattern(100_000, 3);
+    far.write_all(&reply).await.unwrap();
+    far.shutdown().await.unwrap();
+    let mut received = Vec::new();
+    near.read_to_end(&mut received).await.unwrap();
+    assert!(received == reply);
+    let error = near.write_all(b"x").await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[tokio::test]
+async fn a_reset_fails_the_peer() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (near, mut far) = pair(&a, &b).await;
+    near.reset();
+    let error = far.read(&mut [0; 10]).await.unwrap_err();
+    assert!(error.to_string().contains("UTP_ECONNRESET"), "{error}");
+    let error = far.write_all(b"x").await.unwrap_err();
+    assert!(error.to_string().contains("UTP_ECONNRESET"), "{error}");
+}
+
+#[tokio::test]
+async fn connecting_to_a_dead_port_times_out() {
+    let net = network();
+    let config = EndpointConfig::default().connect_timeout(Duration::from_millis(600));
+    let a = Endpoint::bind(&net, SocketAddr::from(([127, 0, 0, 1], 0)), config).unwrap();
+    // Bound, but nobody answers.
+    let dead = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let error = a.connect(dead.local_addr().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("UTP_ETIMEDOUT"), "{error}");
+}
+
+#[tokio::test]
+async fn datagrams_pass_beside_streams() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (mut first, mut second) = (b.datagrams(), b.datagrams());
+    let (mut near, mut far) = pair(&a, &b).await;
+    near.write_all(b"stream").await.unwrap();
+    for payload in [&b"\xc3\xbf"[..], b"", b"[\"a message of more than twenty bytes\"]"] {
+        a.send_datagram(b.local_addr(), Bytes::from_static(payload));
+        for subscriber in [&mut first, &mut second] {
+            let datagram = subscriber.recv().await.unwrap();
+            assert_eq!((datagram.from, &datagram.payload[..]), (a.local_addr(), payload));
         }
-        assert!((20_000..=40_000).contains(&written), "{written} bytes were taken");
-        let mut got = Vec::new();
-        let (rest, read) = tokio::join!(
-            async {
-                stream.write_all(&data[written..]).await?;
-                stream.shutdown().await
-            },
-            other.read_to_end(&mut got)
-        );
-        rest.expect("written");
-        read.expect("read");
-        assert!(got == data);
-    })
-    .await;
+    }
+    let mut received = [0; 6];
+    far.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, b"stream");
+    assert_eq!(a.dropped_datagrams(), 0);
 }
 
 #[tokio::test]
-async fn other_datagrams_reach_every_subscriber_beside_streams() {
-    in_time(async {
-        let (near, far) = (endpoint(), endpoint());
-        let (mut one, mut two) = (far.datagrams(), far.datagrams());
-        let _stream = near.connect(far.local_addr()).await.expect("connected");
-        for payload in [&b"\xc3\xbf"[..], b"\xff", b"\xc3\xbf\x0a", b"[\"json\"]"] {
-            near.send_datagram(far.local_addr(), Bytes::from_static(payload));
-            let expected = Datagram { from: near.local_addr(), payload: Bytes::from_static(payload) };
-            assert_eq!(one.recv().await.as_ref(), Ok(&expected));
-            assert_eq!(two.recv().await.as_ref(), Ok(&expected));
-        }
-    })
-    .await;
+async fn dropping_a_stream_delivers_what_was_written() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (mut near, mut far) = pair(&a, &b).await;
+    let sent = pattern(500_000, 4);
+    near.write_all(&sent).await.unwrap();
+    drop(near);
+    drop(a);
+    let mut received = Vec::new();
+    far.read_to_end(&mut received).await.unwrap();
+    assert!(received == sent);
 }
 
 #[tokio::test]
-async fn closing_ends_both_sides_in_order() {
-    in_time(async {
-        let (near, far) = (endpoint(), endpoint());
-        let mut stream = near.connect(far.local_addr()).await.expect("connected");
-        stream.write_all(b"last words").await.expect("written");
-        let mut other = far.accept().await.expect("a connection");
-        let (read, ()) = tokio::join!(
-            async move {
-                let mut text = String::new();
-                other.read_to_string(&mut text).await.map(|_| text)
-            },
-            near.close()
-        );
-        assert_eq!(read.expect("read"), "last words");
-        assert!(near.connect(far.local_addr()).await.is_err());
-        assert!(near.accept().await.is_none());
-    })
-    .await;
+async fn closing_the_endpoint_delivers_and_then_refuses() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    let (mut near, mut far) = pair(&a, &b).await;
+    let sent = pattern(500_000, 5);
+    near.write_all(&sent).await.unwrap();
+    let read = async {
+        let mut received = Vec::new();
+        far.read_to_end(&mut received).await.unwrap();
+        far.shutdown().await.unwrap();
+        received
+    };
+    let ((), received) = tokio::join!(a.close(), read);
+    assert!(received == sent);
+    assert!(a.accept().await.is_none());
+    assert!(a.connect(b.local_addr()).await.is_err());
+    // The port is free again.
+    drop(near);
+    Endpoint::bind(&net, a.local_addr(), EndpointConfig::default()).unwrap();
 }

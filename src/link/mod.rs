@@ -31,6 +31,9 @@ pub const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
 /// The interval of [`Link::start_announcing`] that others use.
 pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(120);
 
+/// The longest time between two announces and that an address is cached: far above what either is good for.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Settings of a [`Link`].
 #[derive(Debug, Clone)]
 pub struct LinkConfig {
@@ -57,9 +60,9 @@ impl LinkConfig {
         Self { tries: tries.max(1), ..self }
     }
 
-    /// How long a lookup's addresses are used again (default 10 s; zero turns the cache off).
+    /// How long a lookup's addresses are used again (default 10 s, at most a day; zero turns the cache off).
     pub fn cache(self, cache: Duration) -> Self {
-        Self { cache, ..self }
+        Self { cache: cache.min(DAY), ..self }
     }
 }
 
@@ -136,9 +139,9 @@ impl Link {
     }
 
     /// Announces at once and then again and again, each time after `interval` × (0.5 … 1.5), until the guard is
-    /// dropped. After a failure it tries again in a second.
+    /// dropped. After a failure it tries again in a second. The interval is a day at most.
     pub fn start_announcing(&self, name: &str, port: u16, interval: Duration) -> Announcing {
-        let (link, name) = (self.clone(), name.to_owned());
+        let (link, name, interval) = (self.clone(), name.to_owned(), interval.min(DAY));
         Announcing(self.0.caller.net.spawn(Box::pin(async move {
             loop {
                 let pause = match link.announce(&name, port).await {

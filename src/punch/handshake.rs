@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How often the peer is punched that has not been heard after the first burst.
 const REPEAT: Duration = Duration::from_millis(500);
 
+/// The longest of a handshake's times.
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Settings of a handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HandshakeConfig {
@@ -31,14 +34,14 @@ impl HandshakeConfig {
         Self { max: max.max(1), ..self }
     }
 
-    /// The time between two punches of a burst (default 50 ms).
+    /// The time between two punches of a burst (default 50 ms, at most an hour).
     pub fn delay(self, delay: Duration) -> Self {
-        Self { delay, ..self }
+        Self { delay: delay.min(HOUR), ..self }
     }
 
-    /// How long the handshake may take (default 30 s).
+    /// How long the handshake may take (default 30 s, at most an hour).
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { timeout: timeout.min(HOUR), ..self }
     }
 }
 

@@ -22,6 +22,9 @@ use crate::link::Link;
 use crate::net::{Net, Rng};
 use crate::transport::Endpoint;
 
+/// The longest timeout: far enough, and no clock overflows.
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Settings of a [`PeerRpcClient`].
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
@@ -58,9 +61,9 @@ impl ClientConfig {
         Self { active_destinations: active_destinations.max(1), ..self }
     }
 
-    /// After how long without a request or reply a connection is closed (default 120 s).
+    /// After how long without a request or reply a connection is closed (default 120 s, at most a year).
     pub fn inactivity_timeout(self, inactivity_timeout: Duration) -> Self {
-        Self { inactivity_timeout, ..self }
+        Self { inactivity_timeout: inactivity_timeout.min(YEAR), ..self }
     }
 
     /// The most requests in flight on one connection (default unlimited, at least 1); further ones wait.
@@ -99,9 +102,9 @@ impl Default for RequestOptions {
 
 impl RequestOptions {
     /// How long the request may take in all: lookup, connection, tries (default 60 s). Then it fails with
-    /// [`RpcError::Timeout`].
+    /// [`RpcError::Timeout`]. At most a year.
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
+        Self { timeout: timeout.min(YEAR), ..self }
     }
 
     /// How often it is tried anew where its connection failed (default 1): at another address, where a key has one.

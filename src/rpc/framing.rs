@@ -13,6 +13,9 @@ pub const MAX_DEPTH: usize = 127;
 /// How much of a refused text is kept for finding its request's id, in bytes.
 const HEAD: usize = 512;
 
+/// The largest text, in bytes, whose memory is kept for those that follow.
+const KEPT: usize = 256 << 10;
+
 /// An incremental splitter of JSON texts (RFC 8259), whatever the packet boundaries.
 ///
 /// It looks at each byte once. It finds where texts end and leaves it to the parser to say whether they are JSON:
@@ -129,11 +132,6 @@ impl Splitter {
         self.buffer.extend_from_slice(received);
     }
 
-    /// Where a reader may append what it receives, instead of [`push`](Self::push).
-    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.buffer
-    }
-
     /// The next complete text, or what was found instead; `None` where more bytes are needed.
     ///
     /// A number or literal outside of arrays and objects is complete only with the byte that follows it.
@@ -221,7 +219,11 @@ impl Splitter {
     fn take(&mut self, len: usize) -> Bytes {
         self.scanned = 0;
         self.state = State::Between;
-        self.buffer.split_to(len).freeze()
+        let text = self.buffer.split_to(len).freeze();
+        if len > KEPT {
+            self.buffer = BytesMut::from(&self.buffer[..]);
+        }
+        text
     }
 
     fn too_large(&mut self) -> Option<FramingError> {

@@ -22,6 +22,9 @@ use crate::transport::Endpoint;
 /// How many malformed texts a connection may bring before it is closed.
 pub const MAX_MALFORMED: usize = 100;
 
+/// For how many bytes a request counts as one more in flight.
+const IN_FLIGHT_UNIT: usize = 16 << 10;
+
 /// The error that a client gets where a [`Request`] was dropped without an answer.
 pub const ERR_NO_REPLY: &str = "ERR_NO_REPLY";
 
@@ -35,7 +38,7 @@ pub const ERR_REQUEST_SIZE: &str = "ERR_REQUEST_SIZE";
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     max_message: usize,
-    max_in_flight: usize,
+    max_in_flight: u32,
     max_connections: usize,
     max_queue: usize,
     idle_timeout: Duration,
@@ -55,15 +58,15 @@ impl Default for ServerConfig {
 
 impl ServerConfig {
     /// The largest request, in bytes (default 16 MiB). A larger one is answered with [`ERR_REQUEST_SIZE`], and its
-    /// connection is closed.
+    /// connection is closed. Each connection may hold that much of a request that is not complete.
     pub fn max_message(self, max_message: usize) -> Self {
         Self { max_message, ..self }
     }
 
-    /// How many requests of one connection may be unanswered (default 1024, at least 1). At the limit nothing more is
-    /// read from it, so that µTP's window slows the peer down.
-    pub fn max_in_flight(self, max_in_flight: usize) -> Self {
-        Self { max_in_flight: max_in_flight.clamp(1, Semaphore::MAX_PERMITS), ..self }
+    /// How many requests of one connection may be unanswered (default 1024, at least 1); a large one counts once more
+    /// for each 16 KiB. At the limit nothing more is read from it, so that µTP's window slows the peer down.
+    pub fn max_in_flight(self, max_in_flight: u32) -> Self {
+        Self { max_in_flight: max_in_flight.max(1), ..self }
     }
 
     /// How many connections may be open (default 4096). Further ones are reset.
@@ -163,16 +166,16 @@ impl PeerRpcServer {
     /// ```
     pub fn serve<H, F>(endpoint: &Endpoint, config: ServerConfig, handler: H) -> Self
     where
-        H: Fn(RequestParts) -> F + Send + 'static,
+        H: Fn(RequestParts) -> F + Send + Sync + 'static,
         F: Future<Output = Result<Value, String>> + Send + 'static,
     {
         let (mut server, mut requests) = Self::new(endpoint, config);
-        let net = endpoint.net().clone();
+        let (net, handler) = (endpoint.net().clone(), Arc::new(handler));
         server._handling = Some(endpoint.net().spawn(Box::pin(async move {
             while let Some(request) = requests.next().await {
                 let Request { rid, key, payload, from, replier } = request;
-                let handling = handler(RequestParts { rid, key, payload, from });
-                net.spawn(Box::pin(async move { replier.reply(&handling.await) })).detach();
+                let (parts, handler) = (RequestParts { rid, key, payload, from }, handler.clone());
+                net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })).detach();
             }
         })));
         server
@@ -262,6 +265,14 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     }
 }
 
+/// Why nothing more is read from a connection.
+enum End {
+    /// The peer has asked all it wants to, or may: what is in flight is still answered.
+    OfRequests,
+    /// The connection is gone.
+    OfConnection,
+}
+
 /// One peer's connection.
 pub(super) struct Connection {
     shared: Arc<Shared>,
@@ -279,31 +290,37 @@ impl Connection {
     {
         let (reader, writer) = tokio::io::split(stream);
         let texts = TextReader::new(reader, shared.config.max_message);
-        let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight));
+        let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight as usize));
         let (messages, outgoing) = mpsc::unbounded_channel();
         let reading = pin!(Self { shared, from, messages, in_flight }.read(texts));
         let writing = pin!(write_all(writer, outgoing));
-        if let Either::Left(((), writing)) = select(reading, writing).await {
+        if let Either::Left((End::OfRequests, writing)) = select(reading, writing).await {
             // An error here is the connection's end as well: there is nobody left to tell.
             let _ = writing.await;
         }
     }
 
-    async fn read<R: AsyncRead + Unpin>(self, mut texts: TextReader<R>) {
+    async fn read<R: AsyncRead + Unpin>(self, mut texts: TextReader<R>) -> End {
+        let max_in_flight = self.shared.config.max_in_flight;
         let mut malformed = 0;
         loop {
             let text = match timeout(self.shared.config.idle_timeout, texts.next()).await {
                 Ok(Ok(Some(text))) => text,
-                Ok(Ok(None) | Err(_)) => return,
-                Err(_) if self.in_flight.available_permits() == self.shared.config.max_in_flight => return,
+                Ok(Ok(None)) => return End::OfRequests,
+                Ok(Err(_)) => return End::OfConnection,
+                Err(_) if self.in_flight.available_permits() == max_in_flight as usize => return End::OfRequests,
                 Err(_) => continue,
             };
             let fatal = text.as_ref().is_err_and(FramingError::is_fatal);
+            let size = text.as_ref().map_or(0, |text| text.len() / IN_FLIGHT_UNIT);
+            let permits = u32::try_from(size + 1).unwrap_or(u32::MAX).min(max_in_flight);
             let request = match text {
                 Ok(text) => RequestMessage::parse(&text),
                 Err(e) => Err(MalformedMessage { rid: readable_rid(e.head()), reason: e.to_string() }),
             };
-            let Ok(permit) = self.in_flight.clone().acquire_owned().await else { return };
+            let Ok(permit) = self.in_flight.clone().acquire_many_owned(permits).await else {
+                return End::OfConnection;
+            };
             match request {
                 Ok(RequestMessage { rid, key, payload }) => {
                     let received = Event::RequestReceived { rid: rid.clone(), key: key.clone(), from: self.from };
@@ -311,7 +328,7 @@ impl Connection {
                     let replier = self.replier(rid.clone(), permit);
                     let request = Request { rid, key, payload, from: self.from, replier };
                     if self.shared.requests.send(request).await.is_err() {
-                        return;
+                        return End::OfRequests;
                     }
                 }
                 Err(MalformedMessage { rid, reason }) => {
@@ -325,7 +342,7 @@ impl Connection {
                 }
             }
             if fatal || malformed >= MAX_MALFORMED {
-                return;
+                return End::OfRequests;
             }
         }
     }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::framing::{FramingError, Splitter};
 
-/// How many bytes are asked of the stream at once.
-const READ: usize = 64 << 10;
+/// How many bytes are read at once.
+const READ: usize = 16 << 10;
 
 /// Up to how many bytes of waiting messages are put together into one write.
 const WRITE: usize = 64 << 10;
@@ -40,11 +40,14 @@ impl Outgoing {
 pub(super) struct TextReader<R> {
     reader: R,
     splitter: Splitter,
+    /// Read into and copied from: a stream may clear all the room that it is given, however little it has to put
+    /// there, so the splitter's own would cost time for its size at each read.
+    received: Box<[u8]>,
 }
 
 impl<R: AsyncRead + Unpin> TextReader<R> {
     pub(super) fn new(reader: R, max_message: usize) -> Self {
-        Self { reader, splitter: Splitter::new(max_message) }
+        Self { reader, splitter: Splitter::new(max_message), received: vec![0; READ].into() }
     }
 
     /// The next text, or what came instead; `None` at the end of the stream. Dropping the future loses nothing.
@@ -53,10 +56,11 @@ impl<R: AsyncRead + Unpin> TextReader<R> {
             if let Some(text) = self.splitter.next_text() {
                 return Ok(Some(text));
             }
-            self.splitter.buffer().reserve(READ);
-            if self.reader.read_buf(&mut self.splitter.buffer()).await? == 0 {
+            let len = self.reader.read(&mut self.received).await?;
+            if len == 0 {
                 return Ok(self.splitter.finish());
             }
+            self.splitter.push(&self.received[..len]);
         }
     }
 }

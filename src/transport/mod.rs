@@ -1,67 +1,70 @@
 //! One shared UDP socket: µTP streams, punches and other datagrams.
 //!
-//! An [`Endpoint`] owns a socket and a driver task. The task receives in batches and tells datagrams apart: what is
-//! µTP goes to its connection, everything else to every subscriber of [`Endpoint::datagrams`]. Sharing the socket is
-//! what makes NATs passable: the mapping that a punch opens is the one that connections then use.
+//! [`Endpoint::bind`] starts one task, the driver. It owns the socket: it receives in batches, hands each packet to
+//! its connection, sends what the connections have to send in batches of equal packets, and keeps their timers.
+//! Streams share their connection's state with it. Whatever is not µTP goes to the subscribers of
+//! [`Endpoint::datagrams`].
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::task::AtomicWaker;
-use rand::Rng as _;
-use tokio::sync::{Mutex, Notify, broadcast, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::broadcast;
 
-use crate::net::{Net, UdpSocket};
-use crate::utp::{Config, Connection, Seq};
+use crate::net::Net;
 
+mod config;
 mod driver;
-mod state;
+mod receive;
+mod shared;
 mod stream;
 
-use driver::Driver;
-use state::{ConnectionId, State};
+pub use config::EndpointConfig;
 pub use stream::UtpStream;
 
-/// How many datagrams a slow subscriber may be behind; it skips the oldest beyond.
-const DATAGRAM_BACKLOG: usize = 1024;
+use driver::Driver;
+use shared::Shared;
 
-/// How many datagrams may wait for the socket; more are dropped, as a network would.
-const MAX_QUEUED_DATAGRAMS: usize = 1024;
+/// How many datagrams a subscriber may be behind; then it skips the oldest.
+pub const DATAGRAM_BACKLOG: usize = 1024;
 
-/// The most connections of an endpoint, both ways; more are refused with `ERR_TOO_MANY_CONNECTIONS`, and SYNs ignored.
-pub const MAX_CONNECTIONS: usize = 65_536;
+/// How many datagrams may wait to be sent; more are dropped and counted.
+pub const DATAGRAM_QUEUE: usize = 1024;
 
-/// The most connections whose initiator has not shown that it exists; further SYNs are ignored, and come again.
-pub const MAX_HALF_OPEN: usize = 1024;
-
-/// The most connections that wait for [`Endpoint::accept`]; further ones are reset.
-pub const ACCEPT_BACKLOG: usize = 1024;
-
-/// How long [`Endpoint::close`] lets connections end in order before it resets them.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Settings of an [`Endpoint`].
-#[derive(Debug, Clone, Default)]
-pub struct EndpointConfig {
-    utp: Config,
+/// Why an [`Endpoint`] refuses a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// The endpoint was closed or its host has ended.
+    #[error("the endpoint is closed; bind a new one")]
+    Closed,
+    /// [`EndpointConfig::max_connections`] is reached.
+    #[error("the endpoint has as many connections as it may; close some or raise the limit")]
+    TooManyConnections,
 }
 
-impl EndpointConfig {
-    /// How long a connection attempt may take (default 10 s).
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.utp = self.utp.connect_timeout(timeout);
-        self
+impl From<EndpointError> for io::Error {
+    fn from(error: EndpointError) -> Self {
+        let kind = match error {
+            EndpointError::Closed => io::ErrorKind::NotConnected,
+            EndpointError::TooManyConnections => io::ErrorKind::QuotaExceeded,
+        };
+        io::Error::new(kind, error)
     }
+}
 
-    /// The settings of every connection (default [`Config::default`]).
-    pub fn utp(mut self, config: Config) -> Self {
-        self.utp = config;
-        self
-    }
+/// The shared socket of a process. Cheap to clone; the socket closes with its last handle and stream.
+#[derive(Clone)]
+pub struct Endpoint {
+    handle: Arc<Handle>,
+}
+
+/// What the clones of an endpoint share; streams do not hold it.
+struct Handle {
+    shared: Arc<Shared>,
+    buffer_sizes: (usize, usize),
 }
 
 /// A datagram that is not µTP: a punch or a message.
@@ -73,191 +76,120 @@ pub struct Datagram {
     pub payload: Bytes,
 }
 
-/// The shared socket of a process. Cheap to clone.
-///
-/// The socket closes with the last clone and stream, after what they wrote was delivered.
-///
-/// ```no_run
-/// # async fn example() -> std::io::Result<()> {
-/// use std::sync::Arc;
-/// use grenache::net::{HostNetwork, Net};
-/// use grenache::transport::{Endpoint, EndpointConfig};
-///
-/// let net: Net = Arc::new(HostNetwork::new()?);
-/// let endpoint = Endpoint::bind(&net, "0.0.0.0:0".parse().unwrap(), EndpointConfig::default())?;
-/// let stream = endpoint.connect("203.0.113.5:1337".parse().unwrap()).await?;
-/// # drop(stream);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone)]
-pub struct Endpoint {
-    handle: Arc<Handle>,
-}
-
-/// What endpoints and streams share with each other, but not with the driver: the last one ends it.
-#[derive(Debug)]
-struct Handle {
-    shared: Arc<Shared>,
-    accepted: Mutex<mpsc::Receiver<ConnectionId>>,
-}
-
-/// What handles share with the driver.
-#[derive(Debug)]
-struct Shared {
-    net: Net,
-    socket: Arc<dyn UdpSocket>,
-    local: SocketAddr,
-    config: Config,
-    datagrams: broadcast::Sender<Datagram>,
-    state: std::sync::Mutex<State>,
-    /// Wakes the driver.
-    driver: AtomicWaker,
-    /// Rung when the driver has ended.
-    ended: Notify,
-}
-
 impl Endpoint {
     /// Binds the socket and starts its driver task.
     ///
     /// # Errors
-    /// Where the address is taken, or is none of this host's.
+    /// What the network says of the address.
     pub fn bind(net: &Net, local: SocketAddr, config: EndpointConfig) -> io::Result<Self> {
         let socket = net.bind_udp(local)?;
-        let (accepted_sender, accepted) = mpsc::channel(ACCEPT_BACKLOG);
-        let shared = Arc::new(Shared {
-            net: net.clone(),
-            local: socket.local_addr()?,
-            socket,
-            config: config.utp,
-            datagrams: broadcast::Sender::new(DATAGRAM_BACKLOG),
-            state: std::sync::Mutex::new(State::new(net.rng("utp"), Instant::now().into_std(), accepted_sender)),
-            driver: AtomicWaker::new(),
-            ended: Notify::new(),
-        });
-        net.spawn(Box::pin(Driver::new(shared.clone()))).detach();
-        Ok(Self { handle: Arc::new(Handle { shared, accepted: Mutex::new(accepted) }) })
+        let shared = Arc::new(Shared::new(net.clone(), socket.local_addr()?, config));
+        let buffer_sizes = socket.buffer_sizes()?;
+        net.spawn(Box::pin(Driver::new(shared.clone(), socket))).detach();
+        Ok(Self { handle: Arc::new(Handle { shared, buffer_sizes }) })
     }
 
     /// The network it is on.
     pub fn net(&self) -> &Net {
-        &self.shared().net
+        &self.handle.shared.net
     }
 
     /// The bound address.
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared().local
+        self.handle.shared.local
     }
 
-    /// Connects to a peer.
+    /// The socket's granted (send, receive) buffer sizes in bytes: the throughput of one burst depends on them.
+    pub fn buffer_sizes(&self) -> (usize, usize) {
+        self.handle.buffer_sizes
+    }
+
+    /// Connects to a peer. Dropping the future ends the attempt.
     ///
     /// # Errors
-    /// [`ConnectionError`](crate::utp::ConnectionError) inside, with `UTP_ETIMEDOUT` or `UTP_ECONNRESET` in its text.
+    /// `UTP_ETIMEDOUT` or `UTP_ECONNRESET` in its `Display`, or an [`EndpointError`].
     pub async fn connect(&self, peer: SocketAddr) -> io::Result<UtpStream> {
-        let id = {
-            let mut state = self.shared().state();
-            let receive_id = state.free_id(peer)?;
-            let seq = Seq(state.rng.next_u32() as u16);
-            let now = Instant::now().into_std();
-            let connection = Connection::connect(now, self.shared().config.clone(), receive_id, seq, state.epoch);
-            state.insert(peer, connection)
-        };
-        self.shared().driver.wake();
-        let mut stream = UtpStream::new(self.handle.clone(), id, peer);
-        stream.connected().await?;
-        Ok(stream)
+        let stream = shared::open(&self.handle.shared, peer)?;
+        match stream.connected().await {
+            // The id may collide with the id of a connection from that peer: once more with another.
+            Err(crate::utp::Error::Reset) => {
+                let stream = shared::open(&self.handle.shared, peer)?;
+                stream.connected().await?;
+                Ok(stream)
+            }
+            Err(error) => Err(error.into()),
+            Ok(()) => Ok(stream),
+        }
     }
 
     /// The next connection from a peer; `None` once the endpoint is closed. Each goes to one caller.
+    ///
+    /// A connection is there when the peer has shown that it got our answer.
     pub async fn accept(&self) -> Option<UtpStream> {
+        let shared = &self.handle.shared;
         loop {
-            let id = self.handle.accepted.lock().await.recv().await?;
-            // It may have ended while it waited.
-            let peer = self.shared().state().peer(id);
-            if let Some(peer) = peer {
-                return Some(UtpStream::new(self.handle.clone(), id, peer));
+            let notified = shared.accepted.notified();
+            {
+                let mut inner = shared.inner();
+                if let Some(conn) = inner.backlog.pop_front() {
+                    drop(inner);
+                    return Some(UtpStream::new(shared.clone(), conn));
+                }
+                if inner.closing || inner.ended {
+                    return None;
+                }
             }
+            notified.await;
         }
     }
 
     /// Sends a datagram as it is, behind those already queued; dropped and counted where the queue is full.
     pub fn send_datagram(&self, to: SocketAddr, payload: Bytes) {
-        {
-            let mut state = self.shared().state();
-            if state.datagrams.len() < MAX_QUEUED_DATAGRAMS {
-                state.datagrams.push_back((to, payload));
-            } else {
-                state.stats.datagrams_dropped += 1;
-            }
+        let mut inner = self.handle.shared.inner();
+        if inner.outgoing.len() >= DATAGRAM_QUEUE || inner.ended {
+            inner.dropped_datagrams += 1;
+            return;
         }
-        self.shared().driver.wake();
+        inner.outgoing.push_back((to, payload));
+        drop(inner);
+        self.handle.shared.driver.wake();
+    }
+
+    /// How many datagrams [`send_datagram`](Self::send_datagram) has dropped.
+    pub fn dropped_datagrams(&self) -> u64 {
+        self.handle.shared.inner().dropped_datagrams
     }
 
     /// Every datagram from now on that is not µTP. Each subscriber gets them all; a slow one skips the oldest.
     pub fn datagrams(&self) -> broadcast::Receiver<Datagram> {
-        self.shared().datagrams.subscribe()
+        self.handle.shared.datagrams.subscribe()
     }
 
-    /// What the endpoint counted so far.
-    pub fn stats(&self) -> EndpointStats {
-        self.shared().state().stats
-    }
-
-    /// Closes every connection and the socket: in order where the peers answer within five seconds, else by a RESET.
+    /// Closes every connection (FIN, bounded wait) and the socket. Calls on it fail from now on.
     pub async fn close(&self) {
-        self.shared().state().begin_close(Instant::now().into_std());
-        self.shared().driver.wake();
-        if timeout(CLOSE_TIMEOUT, self.ended()).await.is_err() {
-            self.shared().state().abort_all();
-            self.shared().driver.wake();
-            self.ended().await;
-        }
-    }
-
-    async fn ended(&self) {
+        let shared = &self.handle.shared;
+        shared.inner().closing = true;
+        shared.accepted.notify_waiters();
+        shared.driver.wake();
         loop {
-            let ended = self.shared().ended.notified();
-            tokio::pin!(ended);
-            ended.as_mut().enable();
-            if self.shared().state().ended {
+            let notified = shared.ended.notified();
+            if shared.inner().ended {
                 return;
             }
-            ended.await;
+            notified.await;
         }
     }
-
-    fn shared(&self) -> &Shared {
-        &self.handle.shared
-    }
 }
 
-/// What an [`Endpoint`] counted so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct EndpointStats {
-    /// Connections now, both ways, those that are closing included.
-    pub connections: usize,
-    /// Datagrams that looked like µTP and were malformed.
-    pub malformed: u64,
-    /// RESETs sent for packets of no connection.
-    pub resets_sent: u64,
-    /// Datagrams to send that were dropped because the queue was full.
-    pub datagrams_dropped: u64,
-    /// SYNs that were ignored because there are too many connections, or half-open ones.
-    pub syns_ignored: u64,
-}
-
-impl Shared {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().expect("no holder of the lock panics")
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("local", &self.local_addr()).finish_non_exhaustive()
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let Ok(mut state) = self.shared.state.lock() {
-            state.begin_close(Instant::now().into_std());
-        }
+        self.shared.inner().unheld = true;
         self.shared.driver.wake();
     }
 }

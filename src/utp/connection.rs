@@ -1,181 +1,182 @@
-//! One µTP connection as a state machine: no socket, task, clock or random numbers of its own.
-//!
-//! Its driver calls [`Connection::handle_packet`], [`Connection::handle_timeout`], and the reader's and writer's
-//! methods; then [`Connection::transmit`] until it gives nothing, and asks for the [`Connection::next_timeout`].
+//! One connection: its states, what arrives and what the user does. Timers and packets out are in siblings.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use thiserror::Error;
-
 use super::config::Config;
-use super::congestion::{Congestion, Ledbat};
-use super::receiver::Receiver;
+use super::congestion::{Ack, Congestion};
+use super::error::Error;
+use super::receive::{Receiver, Taken};
 use super::rtt::Rtt;
-use super::sender::Sender;
+use super::send::{MAX_PACKETS_OUT, Sender};
 use super::seq::Seq;
-use super::wire::{HEADER_LEN, Kind, Packet};
+use super::wire::{Kind, Repr};
 
-/// When a SYN is sent again for the first time; then the pause doubles. libutp waits 3 s: too long to punch a hole.
-const SYN_RETRY: Duration = Duration::from_millis(250);
+/// How long a SYN waits for its answer before it is repeated; doubles each time. Punching holes needs it short.
+pub(super) const SYN_RETRY: Duration = Duration::from_millis(250);
 
-/// How long after its connection was last heard of a SYN is a new one.
-const SYN_LIFETIME: Duration = Duration::from_secs(5);
+/// How long a SYN-ACK waits for a sign that it arrived before it is repeated; doubles each time.
+pub(super) const SYN_ACK_RETRY: Duration = Duration::from_secs(1);
 
-/// How often an initiator that has nothing to send repeats that it is connected, until it hears from the acceptor.
-const CONFIRMATIONS: u32 = 4;
+/// After how many SYNs with one connection id another is tried: libutp answers each id only once, so where its
+/// answer is lost only a new id brings another.
+pub(super) const SYNS_BEFORE_REDIAL: u32 = 3;
 
-/// Why a connection ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ConnectionError {
-    /// The peer did not answer in time.
-    #[error("UTP_ETIMEDOUT: the peer did not answer in time")]
-    TimedOut,
-    /// The peer says that the connection is gone.
-    #[error("UTP_ECONNRESET: the peer reset the connection")]
-    Reset,
-    /// This side reset the connection, or closed its endpoint.
-    #[error("UTP_ECONNABORTED: the connection was ended on this side")]
-    Aborted,
+/// How long after both FINs a connection stays to ack the peer's again, should our ack be lost.
+pub(super) const TIME_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a dropped connection that has delivered everything waits for the peer's FIN. Some peers never send one.
+pub(super) const FIN_WAIT: Duration = Duration::from_secs(10);
+
+/// For how long a SYN may be a late duplicate of the one that made a connection; afterwards it is a peer's that has
+/// started anew (libutp starts with the same ids and numbers in every process).
+const SYN_LIFETIME: Duration = Duration::from_secs(30);
+
+/// A µTP connection without I/O: see the [module](super) for how to drive it.
+#[derive(Debug)]
+pub struct Connection {
+    pub(super) config: Config,
+    /// The origin of our timestamps.
+    pub(super) epoch: Instant,
+    pub(super) initiator: bool,
+    pub(super) receive_id: u16,
+    pub(super) send_id: u16,
+    pub(super) phase: Phase,
+    /// The SYN's number, ours or the peer's.
+    pub(super) syn_seq: Seq,
+    /// The number in the SYN-ACK, which the acceptor's first packet with payload has too.
+    pub(super) syn_ack_seq: Seq,
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) rtt: Rtt,
+    pub(super) congestion: Box<dyn Congestion>,
+    pub(super) began: Instant,
+    pub(super) last_received: Instant,
+    pub(super) last_sent: Instant,
+    /// What to tell the peer as the one-way delay of its packets.
+    pub(super) reply_delay: u32,
+    /// The timestamp of the packet that `peer_window` was taken from: older ones must not shrink it.
+    window_stamp: Option<u32>,
+    pub(super) pending: Pending,
+    pub(super) retransmit_at: Option<Instant>,
+    /// Since when packets are out and none was acked.
+    pub(super) stalled_since: Instant,
+    pub(super) probe_at: Option<Instant>,
+    pub(super) probes: u32,
+    /// When a connection without a user ends at the latest, and how long it waits for the peer's FIN alone.
+    pub(super) orphan_until: Option<Instant>,
+    fin_wait: Duration,
+    pub(super) events: VecDeque<Event>,
+    pub(super) error: Option<Error>,
+    established: bool,
+    large_arrived: bool,
+    path_suspect: bool,
 }
 
-/// Where a connection is in its life.
+/// Where a connection stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// A SYN was sent and not answered.
-    SynSent,
-    /// A SYN was answered; the initiator has not shown yet that it got the answer.
-    SynReceived,
-    Connected,
+pub(super) enum Phase {
+    SynSent { sent: u32, retry_at: Instant },
+    SynReceived { sent: u32, retry_at: Instant },
+    Established,
+    TimeWait { until: Instant },
     Closed,
 }
 
-/// Something to do at a moment, if one is set.
-type Timer = Option<Instant>;
-
-/// One µTP connection.
-#[derive(Debug)]
-pub struct Connection {
-    config: Config,
-    state: State,
-    initiator: bool,
-    receive_id: u16,
-    send_id: u16,
-    sender: Sender,
-    receiver: Receiver,
-    rtt: Rtt,
-    congestion: Box<dyn Congestion>,
-    /// The clock's zero for timestamps.
-    epoch: Instant,
-    /// The delay of the peer's last packet, to tell the peer.
-    peer_delay: u32,
-    peer_window: usize,
-    /// When the last packet came, or the connection began.
-    last_heard: Instant,
-    /// The number in the SYN or SYN-ACK, for repeating it.
-    first_seq: Seq,
-    /// What is owed to the peer, besides data.
-    owed: Owed,
-    /// How many SYNs, or confirmations as an initiator, were sent.
-    handshakes: u32,
-    handshake_timer: Timer,
-    connect_deadline: Timer,
-    retransmission_timer: Timer,
-    /// When the peer is given up, if nothing is acked until then.
-    stall_deadline: Timer,
-    keep_alive_timer: Timer,
-    idle_deadline: Timer,
-    linger_deadline: Timer,
-    /// A zero window was waited for long enough to try one packet.
-    probe_window: bool,
-    /// The congestion window, and nothing else, held back what was sent last.
-    limited: bool,
-    /// The user is gone: nothing is read any more.
-    abandoned: bool,
-    error: Option<ConnectionError>,
-    sack: Vec<u8>,
+/// Packets without payload that are due.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    pub(super) syn: bool,
+    pub(super) syn_ack: bool,
+    pub(super) ack: bool,
+    pub(super) keep_alive: bool,
+    pub(super) reset: bool,
 }
 
-/// Packets without data that are to be sent.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Owed {
-    handshake: bool,
-    ack: bool,
-    keep_alive: bool,
-    reset: bool,
+/// Something that the connection's user should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The peer has answered: both sides know of the connection.
+    Connected,
+    /// There are bytes to read, or the end of them.
+    Readable,
+    /// There is room for bytes to write.
+    Writable,
+    /// The peer has acked our FIN and so everything before it.
+    Finished,
+    /// An unanswered SYN should be tried with another id: call [`Connection::redial`]. May be left alone.
+    Redial,
+    /// It is over; `None` where both sides have finished and everything was acked.
+    Closed(Option<Error>),
 }
 
 impl Connection {
-    /// A connection that this side asks for. `receive_id` is what the peer will put into its packets, `seq` the first
-    /// number, `epoch` the zero of timestamps.
-    pub fn connect(now: Instant, config: Config, receive_id: u16, seq: Seq, epoch: Instant) -> Self {
-        let mut connection =
-            Self::new(now, config, true, [receive_id, receive_id.wrapping_add(1)], seq, Seq(0), epoch);
-        connection.sender = Sender::new(seq + 1, connection.config.send_buffer);
-        connection.handshake_timer = Some(now + SYN_RETRY);
-        connection
+    /// Starts a connection to a peer. `receive_id` must be free for that peer; `initial` should be random.
+    pub fn connect(now: Instant, config: Config, receive_id: u16, initial: Seq) -> Self {
+        let sender = Sender::new(initial + 1, config.send_buffer, config.max_payload());
+        let receiver = Receiver::new(Seq(0), config.receive_window);
+        let phase = Phase::SynSent { sent: 0, retry_at: now };
+        let mut this = Self::new(now, config, sender, receiver, phase);
+        this.initiator = true;
+        this.receive_id = receive_id;
+        this.send_id = receive_id.wrapping_add(1);
+        this.syn_seq = initial;
+        this.pending.syn = true;
+        this
     }
 
-    /// The connection that a peer's SYN asks for; `None` where the packet is none.
-    pub fn accept(now: Instant, config: Config, syn: &Packet<'_>, seq: Seq, epoch: Instant) -> Option<Self> {
-        if syn.kind != Kind::Syn {
-            return None;
-        }
-        let ids = [syn.id.wrapping_add(1), syn.id];
-        let mut connection = Self::new(now, config, false, ids, seq, syn.seq, epoch);
-        connection.note_header(now, syn);
-        Some(connection)
+    /// Answers a peer's SYN. `initial` should be random.
+    ///
+    /// [`Event::Connected`] follows when the peer shows that it got the answer. Bytes written earlier wait for it.
+    pub fn accept(now: Instant, config: Config, syn: &Repr<'_>, initial: Seq) -> Self {
+        let sender = Sender::new(initial, config.send_buffer, config.max_payload());
+        let receiver = Receiver::new(syn.seq + 1, config.receive_window);
+        let phase = Phase::SynReceived { sent: 0, retry_at: now };
+        let mut this = Self::new(now, config, sender, receiver, phase);
+        this.receive_id = syn.connection_id.wrapping_add(1);
+        this.send_id = syn.connection_id;
+        this.syn_seq = syn.seq;
+        this.syn_ack_seq = initial;
+        this.sender.set_peer_window(syn.window as usize);
+        this.note_timestamp(now, syn);
+        this.pending.syn_ack = true;
+        this
     }
 
-    fn new(
-        now: Instant,
-        config: Config,
-        initiator: bool,
-        [receive_id, send_id]: [u16; 2],
-        seq: Seq,
-        ack: Seq,
-        epoch: Instant,
-    ) -> Self {
+    fn new(now: Instant, config: Config, sender: Sender, receiver: Receiver, phase: Phase) -> Self {
+        let congestion = (config.congestion)(config.max_payload());
         Self {
-            state: if initiator { State::SynSent } else { State::SynReceived },
-            initiator,
-            receive_id,
-            send_id,
-            sender: Sender::new(seq, config.send_buffer),
-            receiver: Receiver::new(ack, config.receive_window),
-            rtt: Rtt::default(),
-            congestion: Box::new(Ledbat::new(config.max_datagram - HEADER_LEN)),
-            epoch,
-            peer_delay: 0,
-            peer_window: config.max_datagram,
-            last_heard: now,
-            first_seq: seq,
-            owed: Owed { handshake: true, ..Owed::default() },
-            handshakes: 1,
-            handshake_timer: None,
-            connect_deadline: Some(now + config.connect_timeout),
-            retransmission_timer: None,
-            stall_deadline: None,
-            keep_alive_timer: None,
-            idle_deadline: config.idle_timeout.map(|timeout| now + timeout),
-            linger_deadline: None,
-            probe_window: false,
-            limited: false,
-            abandoned: false,
-            error: None,
-            sack: Vec::new(),
             config,
+            epoch: now,
+            initiator: false,
+            receive_id: 0,
+            send_id: 0,
+            phase,
+            syn_seq: Seq(0),
+            syn_ack_seq: Seq(0),
+            sender,
+            receiver,
+            rtt: Rtt::default(),
+            congestion,
+            began: now,
+            last_received: now,
+            last_sent: now,
+            reply_delay: 0,
+            window_stamp: None,
+            pending: Pending::default(),
+            retransmit_at: None,
+            stalled_since: now,
+            probe_at: None,
+            probes: 0,
+            orphan_until: None,
+            fin_wait: FIN_WAIT,
+            events: VecDeque::new(),
+            error: None,
+            established: false,
+            large_arrived: false,
+            path_suspect: false,
         }
-    }
-
-    /// The id in packets to this side.
-    pub fn receive_id(&self) -> u16 {
-        self.receive_id
-    }
-
-    /// The id in packets to the peer.
-    pub fn send_id(&self) -> u16 {
-        self.send_id
     }
 
     /// Whether this side sent the SYN.
@@ -183,390 +184,368 @@ impl Connection {
         self.initiator
     }
 
-    /// Whether both sides know that they are connected, and neither has ended it.
-    pub fn is_connected(&self) -> bool {
-        self.state == State::Connected
+    /// The connection id in packets to us.
+    pub fn receive_id(&self) -> u16 {
+        self.receive_id
     }
 
-    /// Whether it is over: nothing will be sent or received any more. A reset that is owed is still to be transmitted.
+    /// The connection id in packets from us, other than SYNs.
+    pub fn send_id(&self) -> u16 {
+        self.send_id
+    }
+
+    /// Whether the peer has answered at some time.
+    pub fn was_established(&self) -> bool {
+        self.established
+    }
+
+    /// Whether the connection waits for its handshake to complete.
+    pub fn is_half_open(&self) -> bool {
+        matches!(self.phase, Phase::SynSent { .. } | Phase::SynReceived { .. })
+    }
+
+    /// Whether nothing more will happen: what [`poll_transmit`](Self::poll_transmit) still has should be sent, then
+    /// the connection can be forgotten.
     pub fn is_closed(&self) -> bool {
-        self.state == State::Closed
+        self.phase == Phase::Closed
     }
 
-    /// Why it is over, where it did not end in order.
-    pub fn error(&self) -> Option<ConnectionError> {
+    /// Whether both sides are through: at most the peer's last packet may have to be acked again.
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::TimeWait { .. } | Phase::Closed)
+    }
+
+    /// Whether reading has opened the window so far that the peer should hear of it.
+    pub fn wants_transmit(&self) -> bool {
+        self.pending.ack
+    }
+
+    /// Whether all that was written and the FIN are acked, or never will be.
+    pub fn has_delivered(&self) -> bool {
+        self.sender.is_finished() || matches!(self.phase, Phase::TimeWait { .. } | Phase::Closed)
+    }
+
+    /// Why it ended, where it did not end well.
+    pub fn error(&self) -> Option<Error> {
         self.error
     }
 
-    /// Whether a SYN with this connection's id comes from a peer that has started anew, rather than from the network's
-    /// depths: libutp's numbers are not random, so that a new process begins with those of the last one.
-    pub fn is_superseded(&self, now: Instant) -> bool {
-        self.state == State::Connected && now.saturating_duration_since(self.last_heard) > SYN_LIFETIME
+    /// The smoothed round-trip time, once it was measured.
+    pub fn round_trip_time(&self) -> Option<Duration> {
+        self.rtt.smoothed()
     }
 
-    /// Takes what was written, as much as there is room for; how many bytes.
-    pub fn write(&mut self, data: &[u8]) -> usize {
-        if self.state == State::Closed { 0 } else { self.sender.write(data) }
+    /// Whether the connection died on a large packet and none has ever arrived: the path may not carry datagrams of
+    /// [`Config::max_datagram`] bytes.
+    pub fn path_suspect(&self) -> bool {
+        self.path_suspect
     }
 
-    /// How many bytes [`write`](Self::write) would take.
-    pub fn writable(&self) -> usize {
-        if self.state == State::Closed { 0 } else { self.sender.room() }
+    /// Whether a packet received with this id is for this connection. Any packet for us has our receive id, but a
+    /// RESET may carry the id that we send with.
+    pub fn takes_reset(&self, id: u16) -> bool {
+        id == self.receive_id || id == self.send_id
     }
 
-    /// Whether everything that was written is acked.
-    pub fn is_flushed(&self) -> bool {
-        self.sender.is_flushed()
+    /// The next event.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
-    /// Gives what arrived in order; how many bytes.
-    pub fn read(&mut self, into: &mut [u8]) -> usize {
-        let read = self.receiver.read(into);
-        if self.receiver.wants_update() && self.state == State::Connected {
-            self.owed.ack = true;
+    /// Queues an event unless the same is queued, which bounds the queue.
+    pub(super) fn tell(&mut self, event: Event) {
+        if !self.events.contains(&event) {
+            self.events.push_back(event);
         }
-        read
     }
 
-    /// How many bytes [`read`](Self::read) would give.
-    pub fn readable(&self) -> usize {
-        self.receiver.readable()
+    /// Takes as many of `bytes` as there is room for; 0 where there is none until [`Event::Writable`].
+    ///
+    /// # Errors
+    /// [`Error::Finished`] after [`finish`](Self::finish), or why the connection has ended.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<usize, Error> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.sender.is_finishing() || matches!(self.phase, Phase::TimeWait { .. } | Phase::Closed) {
+            return Err(Error::Finished);
+        }
+        Ok(self.sender.write(bytes))
     }
 
-    /// Whether an ack, or the news of an open window, is to be transmitted.
-    pub fn owes_ack(&self) -> bool {
-        self.owed.ack
+    /// Reads into `out`: `Some(0)` at the peer's FIN, `None` where there is nothing until [`Event::Readable`].
+    ///
+    /// # Errors
+    /// Why the connection has ended, once everything that arrived in order was read.
+    pub fn read(&mut self, out: &mut [u8]) -> Result<Option<usize>, Error> {
+        let len = self.receiver.read(out);
+        if len > 0 {
+            if self.phase == Phase::Established && self.receiver.wants_update() {
+                self.pending.ack = true;
+            }
+            return Ok(Some(len));
+        }
+        if self.receiver.is_finished() || out.is_empty() {
+            return Ok(Some(0));
+        }
+        match self.error {
+            Some(error) => Err(error),
+            None if self.phase == Phase::Closed => Ok(Some(0)),
+            None => Ok(None),
+        }
     }
 
-    /// Whether the peer sends nothing more, and everything was read.
-    pub fn is_at_end(&self) -> bool {
-        self.receiver.readable() == 0 && (self.receiver.is_finished() || self.state == State::Closed)
-    }
-
-    /// After what was written comes the FIN; reading goes on (half-close).
+    /// Sends a FIN after everything that was written. Reading goes on.
     pub fn finish(&mut self) {
         self.sender.finish();
     }
 
-    /// Whether writing is over: a FIN is asked for or sent.
-    pub fn is_finishing(&self) -> bool {
-        self.sender.is_finishing()
+    /// Ends the connection at once, with a RESET to the peer.
+    pub fn reset(&mut self) {
+        if !matches!(self.phase, Phase::TimeWait { .. } | Phase::Closed) {
+            self.pending.reset = true;
+        }
+        self.close(Some(Error::Aborted));
     }
 
-    /// Whether the peer has acked the FIN.
-    pub fn is_finished(&self) -> bool {
-        self.sender.is_finished()
-    }
-
-    /// The user is gone: what was written is still delivered, what arrives is thrown away.
-    pub fn abandon(&mut self, now: Instant) {
-        self.abandoned = true;
+    /// There is no user any more: what was written is delivered, what arrives is thrown away, and the connection
+    /// ends within [`Config::linger`].
+    pub fn orphan(&mut self, now: Instant) {
+        if self.is_half_open() {
+            return self.reset();
+        }
+        self.orphan_until.get_or_insert(now + self.config.linger);
         self.receiver.discard();
-        if self.state == State::SynSent {
-            self.close(None);
-        } else {
-            self.sender.finish();
-            // However slowly the peer reads: it does not hold this connection for ever.
-            self.linger_deadline = Some(now + self.config.stall_timeout * 2);
-            self.consider_lingering(now);
+        self.finish();
+        self.check_end(now);
+    }
+
+    /// [Orphans](Self::orphan) the connection and shortens its end: `linger` altogether, `fin_wait` for the peer's FIN
+    /// once everything of ours was acked.
+    pub fn hurry(&mut self, now: Instant, linger: Duration, fin_wait: Duration) {
+        self.fin_wait = fin_wait;
+        self.orphan_until = Some(self.orphan_until.map_or(now + linger, |until| until.min(now + linger)));
+        self.orphan(now);
+    }
+
+    /// Tries the SYN again with another id, as [`Event::Redial`] asks for. Does nothing once there was an answer.
+    pub fn redial(&mut self, now: Instant, receive_id: u16) {
+        if let Phase::SynSent { sent, .. } = self.phase {
+            self.receive_id = receive_id;
+            self.send_id = receive_id.wrapping_add(1);
+            self.phase = Phase::SynSent { sent, retry_at: now };
+            self.pending.syn = true;
         }
     }
 
-    /// Ends the connection now; the peer gets a RESET.
-    pub fn abort(&mut self) {
-        if self.state != State::Closed {
-            self.owed.reset = self.state != State::SynSent;
-            self.close(Some(ConnectionError::Aborted));
-        }
-    }
-
-    /// Takes a packet that carries this connection's id.
-    pub fn handle_packet(&mut self, now: Instant, packet: &Packet<'_>) {
-        if self.state == State::Closed {
-            return;
-        }
-        match packet.kind {
-            Kind::Reset => self.close(Some(ConnectionError::Reset)),
-            Kind::Syn => {
-                // The SYN-ACK was lost. Once the initiator has shown itself, a SYN is an old one.
-                if self.state == State::SynReceived {
-                    self.owed.handshake = true;
+    /// Takes a packet of this connection.
+    pub fn handle_datagram(&mut self, now: Instant, packet: &Repr<'_>) {
+        match (self.phase, packet.kind) {
+            (Phase::Closed, _) => {}
+            (_, Kind::Reset) => self.on_reset(now),
+            (_, Kind::Syn) => self.on_syn(now, packet),
+            (Phase::SynSent { sent, .. }, kind) => {
+                // Only the SYN-ACK tells where the peer's numbers begin: anything that overtakes it is sent again.
+                if kind == Kind::State && packet.ack == self.syn_seq {
+                    self.on_syn_ack(now, packet, sent);
                 }
             }
-            Kind::State if self.state == State::SynSent => self.on_syn_ack(now, packet),
-            // Data before the SYN-ACK cannot be placed: its first number is not known. It comes again.
-            _ if self.state == State::SynSent => {}
-            Kind::Data | Kind::Fin | Kind::State => self.on_packet(now, packet),
+            _ => self.on_packet(now, packet),
         }
     }
 
-    /// The SYN-ACK does not consume its number: the acceptor's first DATA has it too.
-    fn on_syn_ack(&mut self, now: Instant, packet: &Packet<'_>) {
-        if packet.ack != self.first_seq {
+    fn on_syn_ack(&mut self, now: Instant, packet: &Repr<'_>, sent: u32) {
+        if sent == 1 {
+            self.rtt.sample(now.saturating_duration_since(self.last_sent));
+        }
+        // A SYN-ACK takes no number: the acceptor's first DATA has the same one, as libutp does it.
+        self.receiver = Receiver::new(packet.seq, self.config.receive_window);
+        self.syn_ack_seq = packet.seq;
+        self.pending.syn = false;
+        // An acceptor of ours hands the connection over when it hears from us again; to others it is harmless.
+        self.pending.ack = true;
+        self.establish();
+        self.on_packet(now, packet);
+    }
+
+    fn establish(&mut self) {
+        self.phase = Phase::Established;
+        self.established = true;
+        self.tell(Event::Connected);
+        self.tell(Event::Writable);
+    }
+
+    /// BEP 29 says nothing of a second SYN. A duplicate is answered again, since the answer may have been lost.
+    fn on_syn(&mut self, now: Instant, packet: &Repr<'_>) {
+        if self.initiator || packet.seq != self.syn_seq {
             return;
         }
-        self.receiver = Receiver::new(packet.seq - 1, self.config.receive_window);
-        if self.handshakes == 1 {
-            self.rtt.sample(now.saturating_duration_since(self.last_heard));
+        if let Phase::SynReceived { .. } = self.phase {
+            self.note_timestamp(now, packet);
+            self.pending.syn_ack = true;
         }
-        self.note_header(now, packet);
-        self.establish(now);
-        self.owed.ack = true;
-        self.handshakes = 0;
-        self.handshake_timer = Some(now + self.rtt.rto());
     }
 
-    fn establish(&mut self, now: Instant) {
-        self.state = State::Connected;
-        self.owed.handshake = false;
-        self.handshake_timer = None;
-        self.connect_deadline = None;
-        self.keep_alive_timer = self.config.keep_alive.map(|every| now + every);
+    /// Whether a SYN with our peer's address and id is from a peer that has started anew, so that this connection
+    /// is dead.
+    pub fn is_superseded_by(&self, now: Instant, syn: &Repr<'_>) -> bool {
+        !self.initiator
+            && (syn.seq != self.syn_seq
+                || !self.is_half_open() && now.saturating_duration_since(self.began) > SYN_LIFETIME)
     }
 
-    fn on_packet(&mut self, now: Instant, packet: &Packet<'_>) {
-        let reordering = self.rtt.smoothed().unwrap_or_default() / 4;
-        let limited = self.limited || self.sender.in_flight() + self.config.max_datagram > self.congestion.window();
-        let bare = packet.kind == Kind::State;
-        let Ok(acked) = self.sender.on_ack(now, packet.ack, packet.sack, bare, reordering) else { return };
-        self.note_header(now, packet);
-        if self.state == State::SynReceived {
-            self.establish(now);
-        } else if self.initiator {
-            // The acceptor speaks: it knows.
-            self.handshake_timer = None;
+    /// Ends the connection as a RESET from the peer would.
+    pub fn supersede(&mut self) {
+        self.close(Some(Error::Reset));
+    }
+
+    fn on_reset(&mut self, now: Instant) {
+        // The peer may have forgotten the connection after its FIN was acked, before ours arrived.
+        let complete = self.receiver.is_finished() && (self.sender.is_finished() || self.sender.awaits_only_fin());
+        if complete && self.error.is_none() {
+            self.last_received = now;
+            self.tell(Event::Finished);
+            self.close(None);
+        } else if self.orphan_until.is_some() && self.sender.is_finished() {
+            self.close(None);
+        } else {
+            self.close(Some(Error::Reset));
         }
+    }
+
+    fn on_packet(&mut self, now: Instant, packet: &Repr<'_>) {
+        // BEP 29: an ack of what was never sent, or from the distant past, marks a packet that is not ours.
+        if !self.sender.is_plausible(packet.ack) {
+            return;
+        }
+        if let Phase::SynReceived { .. } = self.phase {
+            self.pending.syn_ack = false;
+            self.establish();
+        }
+        self.last_received = now;
+        self.note_timestamp(now, packet);
+        self.on_ack(now, packet);
+        match packet.kind {
+            Kind::Data | Kind::Fin => match self.receiver.take(packet.seq, packet.payload, packet.kind == Kind::Fin) {
+                Taken::Ignored => {}
+                Taken::InOrder => {
+                    self.pending.ack = true;
+                    if self.receiver.is_readable() {
+                        self.tell(Event::Readable);
+                    }
+                }
+                Taken::Noted | Taken::Full => self.pending.ack = true,
+            },
+            _ => self.on_repeated_syn_ack(packet),
+        }
+        self.check_end(now);
+    }
+
+    /// The acceptor repeats its SYN-ACK until it hears from us: our first packet was lost.
+    fn on_repeated_syn_ack(&mut self, packet: &Repr<'_>) {
+        let repeated = packet.ack == self.syn_seq && packet.seq == self.syn_ack_seq;
+        if self.initiator && repeated && self.receiver.is_untouched() && self.sender.first_unacked() == self.syn_seq + 1
+        {
+            self.pending.ack = true;
+        }
+    }
+
+    fn on_ack(&mut self, now: Instant, packet: &Repr<'_>) {
+        let newer = self.window_stamp.is_none_or(|stamp| packet.timestamp.wrapping_sub(stamp).cast_signed() >= 0);
+        if packet.ack.distance(self.sender.first_unacked() - 1) > 0
+            || packet.ack == self.sender.first_unacked() - 1 && newer
+        {
+            self.window_stamp = Some(packet.timestamp);
+            self.sender.set_peer_window(packet.window as usize);
+        }
+        if packet.window > 0 {
+            self.probe_at = None;
+            self.probes = 0;
+        }
+        if !self.sender.has_outstanding() {
+            return;
+        }
+        // A peer that says that it has no room is alive.
+        if self.sender.peer_window_is_closed() {
+            self.stalled_since = now;
+        }
+        let in_flight = self.sender.in_flight();
+        let pure = packet.kind == Kind::State;
+        let sack = packet.extensions.selective_ack();
+        let acked = self.sender.on_ack(now, packet.ack, sack, pure, self.rtt.least());
         if let Some(rtt) = acked.rtt {
             self.rtt.sample(rtt);
         }
-        if acked.bytes > 0 {
-            let delay = (packet.delay != 0).then_some(packet.delay);
-            self.congestion.on_ack(now, acked.bytes, delay, limited);
+        if acked.longest > super::config::MIN_DATAGRAM {
+            self.large_arrived = true;
+        }
+        if acked.packets > 0 {
+            self.stalled_since = now;
+            self.rtt.progress();
+            // RFC 6298, 5.2 and 5.3.
+            self.retransmit_at = self.sender.has_outstanding().then(|| now + self.rtt.timeout());
+            let delay = (packet.timestamp_difference != 0).then_some(packet.timestamp_difference);
+            self.congestion.on_ack(&Ack { now, bytes: acked.bytes, in_flight, one_way_delay: delay });
+            if self.sender.room() > 0 {
+                self.tell(Event::Writable);
+            }
         }
         if acked.loss {
             self.congestion.on_loss(now, self.rtt.smoothed().unwrap_or_default());
         }
-        if acked.progress {
-            self.rtt.reset_backoff();
-            self.restart_retransmission(now);
-        }
-        // A peer that answers with a closed window is slow, not gone.
-        if (acked.progress || self.peer_window == 0) && self.stall_deadline.is_some() {
-            self.stall_deadline = self.retransmission_timer.map(|_| now + self.config.stall_timeout);
-        }
-        match packet.kind {
-            Kind::Data => {
-                self.receiver.take(packet.seq, Some(packet.payload));
-                self.owed.ack = true;
-            }
-            Kind::Fin => {
-                self.receiver.take(packet.seq, None);
-                self.owed.ack = true;
-            }
-            _ => {}
-        }
-        if self.abandoned {
-            self.receiver.discard();
-        }
-        self.consider_lingering(now);
-    }
-
-    fn note_header(&mut self, now: Instant, packet: &Packet<'_>) {
-        self.last_heard = now;
-        self.peer_window = packet.window as usize;
-        self.peer_delay = if packet.timestamp == 0 { 0 } else { self.timestamp(now).wrapping_sub(packet.timestamp) };
-        self.idle_deadline = self.config.idle_timeout.map(|timeout| now + timeout);
-    }
-
-    /// Once our FIN is acked and nobody reads, the connection only waits: for the peer's FIN, or for the ack of that
-    /// FIN to have arrived.
-    fn consider_lingering(&mut self, now: Instant) {
-        if !self.abandoned || !self.sender.is_finished() || self.state != State::Connected {
-            return;
-        }
-        let linger = if self.receiver.is_finished() { self.rtt.rto() * 2 } else { self.config.linger };
-        let deadline = now + linger;
-        self.linger_deadline = Some(self.linger_deadline.map_or(deadline, |old| old.min(deadline)));
-        self.keep_alive_timer = None;
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
-    pub fn next_timeout(&self) -> Option<Instant> {
-        [
-            self.retransmission_timer,
-            self.stall_deadline,
-            self.keep_alive_timer,
-            self.idle_deadline,
-            self.handshake_timer,
-            self.connect_deadline,
-            self.linger_deadline,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
-    }
-
-    /// Does what is due.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        let due = |timer: Timer| timer.is_some_and(|at| at <= now);
-        if self.state == State::Closed {
-            return;
-        }
-        if due(self.connect_deadline) || due(self.stall_deadline) || due(self.idle_deadline) {
-            return self.close(Some(ConnectionError::TimedOut));
-        }
-        if due(self.linger_deadline) {
-            return self.close(None);
-        }
-        if due(self.handshake_timer) {
-            self.repeat_handshake(now);
-        }
-        if due(self.retransmission_timer) {
-            self.on_retransmission_timeout(now);
-        }
-        if due(self.keep_alive_timer) {
-            self.owed.keep_alive = true;
-            self.keep_alive_timer = self.config.keep_alive.map(|every| now + every);
+        if self.sender.is_finished() {
+            self.tell(Event::Finished);
         }
     }
 
-    fn repeat_handshake(&mut self, now: Instant) {
-        if self.state == State::SynSent {
-            self.owed.handshake = true;
-            self.handshake_timer = Some(now + SYN_RETRY * 2_u32.pow(self.handshakes.min(8)));
-            self.handshakes += 1;
-        } else {
-            self.owed.ack = true;
-            self.handshakes += 1;
-            let again = self.handshakes < CONFIRMATIONS;
-            self.handshake_timer = again.then(|| now + self.rtt.rto() * 2_u32.pow(self.handshakes));
+    fn note_timestamp(&mut self, now: Instant, packet: &Repr<'_>) {
+        if packet.timestamp != 0 {
+            self.reply_delay = self.timestamp(now).wrapping_sub(packet.timestamp);
         }
     }
 
-    fn on_retransmission_timeout(&mut self, now: Instant) {
-        self.retransmission_timer = None;
-        if self.sender.in_flight() > 0 || self.sender.is_outstanding() {
-            self.sender.on_timeout();
-            self.congestion.on_timeout(now);
-        }
-        // Also with nothing in flight: the peer's window is closed, and its update may have been lost.
-        self.probe_window = true;
-        self.rtt.back_off();
-        self.restart_retransmission(now);
-    }
-
-    /// RFC 6298, 5.1 to 5.3: the timer runs while something waits for an ack, or for the window to open.
-    fn restart_retransmission(&mut self, now: Instant) {
-        let waits = self.sender.is_outstanding() || self.sender.has_new();
-        self.retransmission_timer = waits.then(|| now + self.rtt.rto());
-    }
-
-    fn close(&mut self, error: Option<ConnectionError>) {
-        self.state = State::Closed;
-        self.error = error;
-        self.owed = Owed { reset: self.owed.reset, ..Owed::default() };
-        self.retransmission_timer = None;
-        self.stall_deadline = None;
-        self.keep_alive_timer = None;
-        self.idle_deadline = None;
-        self.handshake_timer = None;
-        self.connect_deadline = None;
-        self.linger_deadline = None;
-    }
-
-    /// Appends up to `most` datagrams to `out`, all of the same size but for the last, which may be shorter; gives
-    /// that size, or `None` where there is nothing to send.
-    pub fn transmit(&mut self, now: Instant, out: &mut Vec<u8>, most: usize) -> Option<usize> {
-        let began = out.len();
-        if self.owed.reset {
-            self.owed.reset = false;
-            self.put(now, Kind::Reset, self.sender.next_seq(), self.receiver.ack(), out);
-        } else if self.owed.handshake {
-            self.owed.handshake = false;
-            let (kind, ack) =
-                if self.initiator { (Kind::Syn, Seq(0)) } else { (Kind::State, self.receiver.ack()) };
-            self.put(now, kind, self.first_seq, ack, out);
-        } else if self.state == State::Connected {
-            if let Some(size) = self.transmit_data(now, out, most) {
-                return Some(size);
-            }
-            if self.owed.ack {
-                self.put(now, Kind::State, self.sender.next_seq(), self.receiver.ack(), out);
-            } else if self.owed.keep_alive {
-                // As libutp: an ack of the number before, which every peer ignores.
-                self.put(now, Kind::State, self.sender.next_seq(), self.receiver.ack() - 1, out);
-            }
-        }
-        (out.len() > began).then_some(out.len() - began)
-    }
-
-    /// Data and FIN: lost ones first, then new ones, as far as the windows allow.
-    fn transmit_data(&mut self, now: Instant, out: &mut Vec<u8>, most: usize) -> Option<usize> {
-        let began = out.len();
-        let mut size = None;
-        for _ in 0..most {
-            let Some(next) = self.sender.next(self.config.max_datagram - HEADER_LEN) else { break };
-            let total = out.len() - began;
-            let fits = size.is_none_or(|size: usize| total.is_multiple_of(size) && HEADER_LEN + next.len <= size);
-            if !fits || !self.may_send(next.len) {
-                break;
-            }
-            let kind = if next.fin { Kind::Fin } else { Kind::Data };
-            self.put(now, kind, next.seq, self.receiver.ack(), out);
-            self.sender.copy(&next, out);
-            size.get_or_insert(HEADER_LEN + next.len);
-            self.sender.sent(now, &next);
-            self.probe_window = false;
-            if self.retransmission_timer.is_none() {
-                self.restart_retransmission(now);
-            }
-            if self.stall_deadline.is_none() {
-                self.stall_deadline = Some(now + self.config.stall_timeout);
-            }
-        }
-        if size.is_none() && self.retransmission_timer.is_none() && self.sender.has_new() {
-            self.restart_retransmission(now);
-            self.stall_deadline.get_or_insert(now + self.config.stall_timeout);
-        }
-        size
-    }
-
-    fn may_send(&mut self, len: usize) -> bool {
-        let in_flight = self.sender.in_flight();
-        let after = in_flight + len;
-        self.limited = after > self.congestion.window();
-        if in_flight == 0 {
-            // At least one packet is always allowed, unless the peer has no room and was not asked for a while.
-            return len <= self.peer_window || self.probe_window || len == 0;
-        }
-        !self.limited && after <= self.peer_window
-    }
-
-    /// Appends a packet's header, with the ack that goes along.
-    fn put(&mut self, now: Instant, kind: Kind, seq: Seq, ack: Seq, out: &mut Vec<u8>) {
-        let mut sack = std::mem::take(&mut self.sack);
-        sack.clear();
-        if kind == Kind::State && self.state == State::Connected {
-            self.receiver.selective_ack(&mut sack);
-        }
-        let (timestamp, delay, window) = match kind {
-            Kind::Reset => (0, 0, 0),
-            _ => (self.timestamp(now), self.peer_delay, self.receiver.advertise()),
-        };
-        let id = if kind == Kind::Syn { self.receive_id } else { self.send_id };
-        let sack_bits = (!sack.is_empty()).then_some(sack.as_slice());
-        Packet { kind, id, timestamp, delay, window, seq, ack, sack: sack_bits, payload: &[] }.encode(out);
-        self.sack = sack;
-        // A selective ack travels in a STATE of its own, so that all DATA have the same size.
-        self.owed.ack &= kind != Kind::State && self.receiver.has_gap();
-        self.owed.keep_alive = false;
-        if self.keep_alive_timer.is_some() {
-            self.keep_alive_timer = self.config.keep_alive.map(|every| now + every);
-        }
-    }
-
-    /// Microseconds; zero is kept for "no timestamp".
-    fn timestamp(&self, now: Instant) -> u32 {
+    /// Our clock in µs; never 0, which stands for no measurement.
+    pub(super) fn timestamp(&self, now: Instant) -> u32 {
         (now.saturating_duration_since(self.epoch).as_micros() as u32).max(1)
     }
+
+    /// After every change: are both sides through?
+    pub(super) fn check_end(&mut self, now: Instant) {
+        if self.phase != Phase::Established || !self.sender.is_finished() {
+            return;
+        }
+        if self.receiver.is_finished() {
+            self.phase = Phase::TimeWait { until: now + TIME_WAIT };
+            self.stop_timers();
+            self.tell(Event::Closed(None));
+        } else if let Some(until) = self.orphan_until {
+            self.orphan_until = Some(until.min(now + self.fin_wait));
+        }
+    }
+
+    /// The peer is gone.
+    pub(super) fn time_out(&mut self) {
+        let large = self.sender.oldest().is_some_and(|(len, times)| len > super::config::MIN_DATAGRAM && times > 1);
+        self.path_suspect = large && !self.large_arrived;
+        self.close(Some(Error::TimedOut));
+    }
+
+    pub(super) fn close(&mut self, error: Option<Error>) {
+        let told = matches!(self.phase, Phase::TimeWait { .. } | Phase::Closed);
+        self.phase = Phase::Closed;
+        self.stop_timers();
+        self.pending = Pending { reset: self.pending.reset, ..Pending::default() };
+        self.sender.clear();
+        if !told {
+            self.error = error;
+            self.tell(Event::Closed(error));
+        }
+    }
+
+    fn stop_timers(&mut self) {
+        self.retransmit_at = None;
+        self.probe_at = None;
+    }
 }
+
+const _: () = assert!(MAX_PACKETS_OUT < 1 << 14, "ahead and behind must stay apart");

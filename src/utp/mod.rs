@@ -1,19 +1,40 @@
-//! µTP (BEP 29, as libutp speaks it) as a state machine: no socket, task, clock or random numbers of its own.
+//! µTP (BEP 29) as libutp speaks it, as a state machine: no socket, task, clock or random numbers of its own.
 //!
-//! [`Connection`] is one connection; [`Packet`] is what travels. Time comes in as `now`, random numbers as arguments.
-//! The [`transport`](crate::transport) module puts it onto a socket.
+//! # How to drive a [`Connection`]
+//!
+//! Change it, then drain it: after any of [`handle_datagram`](Connection::handle_datagram),
+//! [`handle_timeout`](Connection::handle_timeout), [`write`](Connection::write), [`read`](Connection::read),
+//! [`finish`](Connection::finish), [`reset`](Connection::reset) and [`orphan`](Connection::orphan) (several of them
+//! may come first, such as all datagrams of one batch, which are then acked by one packet),
+//!
+//! 1. send what [`poll_transmit`](Connection::poll_transmit) gives until it gives nothing,
+//! 2. take what [`poll_event`](Connection::poll_event) gives until it gives nothing,
+//! 3. wait until [`poll_timeout`](Connection::poll_timeout) or the next change.
+//!
+//! # What goes on the wire
+//!
+//! A write while nothing is pending that fits one packet goes out as one datagram at once: there is no Nagle delay,
+//! and peers exist that take a packet for a message. Full packets of a burst have one size, for segmentation offload.
+//! Either side may finish first; the other may still write.
 
-mod config;
-mod congestion;
+pub mod config;
+pub mod congestion;
+pub mod wire;
+
 mod connection;
-mod receiver;
+mod error;
+mod ledbat;
+mod receive;
+mod reset;
 mod rtt;
-mod sender;
+mod send;
 mod seq;
-mod wire;
+mod transmit;
 
 pub use config::Config;
-pub use congestion::{Congestion, Ledbat};
-pub use connection::{Connection, ConnectionError};
+pub use connection::{Connection, Event};
+pub use error::Error;
+pub use ledbat::Ledbat;
+pub use reset::ResetLimiter;
 pub use seq::Seq;
-pub use wire::{HEADER_LEN, Kind, MAX_SACK_LEN, Packet, WireError, is_utp};
+pub use transmit::{Batch, Transmit};

@@ -1,58 +1,67 @@
-//! Round-trip times and the retransmission timeout (RFC 6298).
+//! Round-trip time and retransmission timeout (RFC 6298).
 
 use std::time::Duration;
 
-/// The least retransmission timeout. RFC 6298, 2.4 asks for a second; kernels use less, since acks are not delayed here.
-const MIN_RTO: Duration = Duration::from_millis(250);
-
-/// The greatest one, back-off included: a path that comes back is noticed within it.
-const MAX_RTO: Duration = Duration::from_secs(8);
-
-/// RFC 6298, 2.1: before the first sample.
+/// The timeout before the first measurement (RFC 6298, 2.1).
 const INITIAL_RTO: Duration = Duration::from_secs(1);
 
-/// The clock's granularity (RFC 6298, "G"): that of the timers that drive this.
-const GRANULARITY: Duration = Duration::from_millis(1);
+/// The least timeout. RFC 6298 (2.4) says 1 s for TCP's delayed acks; µTP peers ack every drained batch at once.
+const MIN_RTO: Duration = Duration::from_millis(500);
 
+/// Up to where backing off doubles the timeout. RFC 6298 (2.5) would allow 60 s: with the time to give up bounded,
+/// more tries within it are what makes a connection survive heavy loss.
+const BACKOFF_CEILING: Duration = Duration::from_secs(2);
+
+/// Smoothed round-trip time, its variation, and the timeout that follows.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rtt {
-    smoothed: Option<Duration>,
-    variation: Duration,
+    measured: Option<Measured>,
     backoff: u32,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    smoothed: Duration,
+    variation: Duration,
+    least: Duration,
+}
+
 impl Rtt {
-    /// RFC 6298, 2.2 and 2.3. Samples of retransmitted packets are not to be given (Karn's algorithm, 3).
+    /// RFC 6298, 2.2 and 2.3. Only for packets that were sent once (Karn's algorithm, section 3).
     pub(super) fn sample(&mut self, rtt: Duration) {
-        match self.smoothed {
-            None => {
-                self.smoothed = Some(rtt);
-                self.variation = rtt / 2;
-            }
-            Some(smoothed) => {
-                self.variation = (self.variation * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((smoothed * 7 + rtt) / 8);
-            }
-        }
+        self.measured = Some(match self.measured {
+            None => Measured { smoothed: rtt, variation: rtt / 2, least: rtt },
+            Some(old) => Measured {
+                variation: (old.variation * 3 + old.smoothed.abs_diff(rtt)) / 4,
+                smoothed: (old.smoothed * 7 + rtt) / 8,
+                least: old.least.min(rtt),
+            },
+        });
     }
 
+    /// The smoothed round-trip time, once one was measured.
     pub(super) fn smoothed(&self) -> Option<Duration> {
-        self.smoothed
+        self.measured.map(|measured| measured.smoothed)
     }
 
-    /// The timeout now, with back-off.
-    pub(super) fn rto(&self) -> Duration {
-        let base = self.smoothed.map_or(INITIAL_RTO, |smoothed| smoothed + (self.variation * 4).max(GRANULARITY));
-        (base.max(MIN_RTO) * 2_u32.pow(self.backoff.min(8))).min(MAX_RTO)
+    /// The least that was measured; zero before.
+    pub(super) fn least(&self) -> Duration {
+        self.measured.map_or(Duration::ZERO, |measured| measured.least)
     }
 
-    /// RFC 6298, 5.5: doubles the timeout.
+    /// The timeout, backed off.
+    pub(super) fn timeout(&self) -> Duration {
+        let base = self.measured.map_or(INITIAL_RTO, |m| m.smoothed + m.variation * 4).max(MIN_RTO);
+        (base * (1 << self.backoff)).min(base.max(BACKOFF_CEILING))
+    }
+
+    /// RFC 6298, 5.5: the timer has expired.
     pub(super) fn back_off(&mut self) {
-        self.backoff += 1;
+        self.backoff = (self.backoff + 1).min(8);
     }
 
-    /// New data was acked: the path works.
-    pub(super) fn reset_backoff(&mut self) {
+    /// RFC 6298, 5.3: new data was acked.
+    pub(super) fn progress(&mut self) {
         self.backoff = 0;
     }
 }
@@ -61,20 +70,36 @@ impl Rtt {
 mod tests {
     use super::*;
 
-    /// RFC 6298, 2.2, 2.3 and 5.5.
     #[test]
-    fn the_timeout_follows_samples_and_backs_off() {
+    fn rfc6298_first_and_later_samples() {
         let mut rtt = Rtt::default();
-        assert_eq!(rtt.rto(), INITIAL_RTO);
-        rtt.sample(Duration::from_millis(200));
-        assert_eq!(rtt.rto(), Duration::from_millis(200 + 4 * 100));
-        rtt.sample(Duration::from_millis(200));
-        assert_eq!(rtt.rto(), Duration::from_millis(200 + 4 * 75));
+        assert_eq!(rtt.timeout(), INITIAL_RTO);
+        rtt.sample(Duration::from_millis(400));
+        assert_eq!(rtt.timeout(), Duration::from_millis(400 + 4 * 200));
+        rtt.sample(Duration::from_millis(800));
+        assert_eq!(rtt.smoothed(), Some(Duration::from_millis(450)));
+        assert_eq!(rtt.timeout(), Duration::from_millis(450 + 4 * 250));
+        assert_eq!(rtt.least(), Duration::from_millis(400));
+    }
+
+    #[test]
+    fn rfc6298_backing_off_doubles_up_to_the_ceiling() {
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_millis(1));
+        assert_eq!(rtt.timeout(), MIN_RTO);
+        for expected in [1000, 2000, 2000, 2000] {
+            rtt.back_off();
+            assert_eq!(rtt.timeout(), Duration::from_millis(expected));
+        }
+        rtt.progress();
+        assert_eq!(rtt.timeout(), MIN_RTO);
+    }
+
+    #[test]
+    fn a_long_path_keeps_its_timeout() {
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_secs(3));
         rtt.back_off();
-        assert_eq!(rtt.rto(), Duration::from_millis(2 * 500));
-        (0..20).for_each(|_| rtt.back_off());
-        assert_eq!(rtt.rto(), MAX_RTO);
-        rtt.reset_backoff();
-        assert_eq!(rtt.rto(), Duration::from_millis(500));
+        assert_eq!(rtt.timeout(), Duration::from_secs(9), "the ceiling never shortens the measured timeout");
     }
 }

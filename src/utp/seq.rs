@@ -1,36 +1,42 @@
-//! 16-bit sequence numbers that wrap around.
+//! Packet numbers, which wrap around.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 
-/// A sequence number. Comparable only with others less than 32,768 away, so that it has no order of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// A 16-bit packet number of BEP 29. Comparing two of them only makes sense as a signed [`distance`](Seq::distance).
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Seq(pub u16);
 
 impl Seq {
-    /// How far this number is ahead of `other`; negative where it is behind.
-    pub fn distance(self, other: Self) -> i32 {
-        i32::from(self.0.wrapping_sub(other.0).cast_signed())
+    /// How far `self` is ahead of `other`; negative where it is behind. Right while they are less than 2^15 apart.
+    pub fn distance(self, other: Seq) -> i16 {
+        self.0.wrapping_sub(other.0).cast_signed()
     }
 }
 
 impl Add<u16> for Seq {
-    type Output = Self;
-    fn add(self, n: u16) -> Self {
-        Self(self.0.wrapping_add(n))
+    type Output = Seq;
+    fn add(self, count: u16) -> Seq {
+        Seq(self.0.wrapping_add(count))
     }
 }
 
 impl Sub<u16> for Seq {
-    type Output = Self;
-    fn sub(self, n: u16) -> Self {
-        Self(self.0.wrapping_sub(n))
+    type Output = Seq;
+    fn sub(self, count: u16) -> Seq {
+        Seq(self.0.wrapping_sub(count))
+    }
+}
+
+impl fmt::Debug for Seq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
 impl fmt::Display for Seq {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -39,10 +45,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn distance_wraps_around() {
-        assert_eq!(Seq(2).distance(Seq(65_534)), 4);
-        assert_eq!(Seq(65_534).distance(Seq(2)), -4);
-        assert_eq!(Seq(32_767).distance(Seq(0)), 32_767);
-        assert_eq!(Seq(32_768).distance(Seq(0)), -32_768);
+    fn distance_crosses_the_wrap() {
+        assert_eq!(Seq(3).distance(Seq(0xfffe)), 5);
+        assert_eq!(Seq(0xfffe).distance(Seq(3)), -5);
+        assert_eq!(Seq(7).distance(Seq(7)), 0);
+        assert_eq!(Seq(0x7fff).distance(Seq(0)), 0x7fff, "the farthest that is still ahead");
+        assert_eq!(Seq(0x8000).distance(Seq(0)), -0x8000, "one more is behind");
+    }
+
+    #[test]
+    fn arithmetic_wraps() {
+        assert_eq!(Seq(0xffff) + 1, Seq(0));
+        assert_eq!(Seq(0) - 1, Seq(0xffff));
     }
 }

@@ -29,11 +29,14 @@ pub(crate) enum Answer {
 /// A call: its path and what was posted.
 pub(crate) type Call = (String, Value);
 
+/// What decides the answer to the n-th call, by its path and data.
+type Script = dyn Fn(usize, &str, &Value) -> Answer + Send + Sync;
+
 /// A Grape's HTTP API.
 #[derive(Clone)]
 pub(crate) struct FakeGrape {
     calls: Arc<Mutex<Vec<Call>>>,
-    answer: Arc<dyn Fn(usize, &str, &Value) -> Answer + Send + Sync>,
+    answer: Arc<Script>,
 }
 
 impl FakeGrape {

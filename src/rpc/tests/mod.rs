@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::net::{BoxFuture, HttpClient, Net, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
 
 mod client;
+mod outcome;
 mod server;
 
 /// A network of tasks, random numbers and events, without sockets.
@@ -94,8 +95,10 @@ impl Peer {
             if let Some(text) = self.splitter.next_text() {
                 return Some(String::from_utf8(text.unwrap().to_vec()).unwrap());
             }
-            if self.stream.read_buf(&mut self.splitter.buffer()).await.unwrap() == 0 {
-                return None;
+            let mut received = [0; 4096];
+            match self.stream.read(&mut received).await.unwrap() {
+                0 => return None,
+                len => self.splitter.push(&received[..len]),
             }
         }
     }

@@ -132,6 +132,22 @@ async fn at_the_limit_of_requests_in_flight_nothing_more_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn large_requests_count_for_more() {
+    let mut bench = bench(ServerConfig::default().max_in_flight(3));
+    // 40 KiB count for three.
+    bench.peer.write(&json!(["large", "k", "x".repeat(40 << 10)]).to_string()).await;
+    bench.peer.write(r#"["small","k",1]"#).await;
+    let large = bench.requests.next().await.unwrap();
+    let small = tokio::time::timeout(Duration::from_secs(1), bench.requests.next()).await;
+    assert!(small.is_err(), "{small:?}");
+    large.reply(Ok(json!(1)));
+    assert_eq!(bench.requests.next().await.unwrap().rid, "small");
+    // One larger than all that may be in flight is alone, not stuck.
+    bench.peer.write(&json!(["larger", "k", "x".repeat(60 << 10)]).to_string()).await;
+    assert_eq!(bench.requests.next().await.unwrap().rid, "larger");
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_the_peers_end_its_requests_are_still_answered() {
     let mut bench = bench(ServerConfig::default());
     bench.peer.write(r#"["a","k",1]"#).await;
