@@ -77,6 +77,7 @@ fn list(path: &Path) -> Result<Vec<PathBuf>, PathError> {
     if files.is_empty() {
         return Err(PathError::Empty { path: path.to_owned() });
     }
-    files.sort();
+    // By name without the extension: `punch` goes before `punch-lossy`.
+    files.sort_by(|a, b| a.file_stem().cmp(&b.file_stem()));
     Ok(files)
 }

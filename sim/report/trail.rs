@@ -30,8 +30,12 @@ impl Trail {
     pub fn observe(&mut self, record: &Record) {
         self.seen += 1;
         let (kept, limit) = match &record.event {
+            // Packets that arrive are too many to tell; expectations are told besides.
             Event::Lab(
-                LabEvent::PacketSent { .. } | LabEvent::PacketTranslated { .. } | LabEvent::PacketDelivered { .. },
+                LabEvent::PacketSent { .. }
+                | LabEvent::PacketTranslated { .. }
+                | LabEvent::PacketDelivered { .. }
+                | LabEvent::Expectation { .. },
             ) => return,
             Event::Lab(LabEvent::PacketDropped { .. }) => (&mut self.drops, DROPS),
             Event::Lab(_) | Event::Stack(_) => (&mut self.events, EVENTS),

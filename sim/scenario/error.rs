@@ -37,6 +37,7 @@ impl LoadError {
             Self::Read { .. } => text = format!("{self}\n"),
             Self::Invalid(problems) => {
                 for problem in problems {
+                    text.push_str(if text.is_empty() { "" } else { "\n" });
                     handler.render_report(&mut text, problem).expect("a String takes any text");
                 }
             }
@@ -86,8 +87,7 @@ impl Diagnostic for Problem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let here = self.label.clone().unwrap_or_else(|| "here".to_owned());
-        let main = LabeledSpan::new_primary_with_span(Some(here), self.span.clone());
+        let main = LabeledSpan::new_primary_with_span(self.label.clone(), self.span.clone());
         let also = self.also.clone().map(|(span, label)| LabeledSpan::new_with_span(Some(label), span));
         Some(Box::new(std::iter::once(main).chain(also)))
     }
@@ -192,20 +192,24 @@ fn nearest<'a>(got: &str, allowed: &[&'a str]) -> Option<&'a str> {
         .map(|(_, name)| name)
 }
 
-/// How many insertions, deletions and replacements of a character lead from `a` to `b` (Levenshtein).
+/// How many insertions, deletions, replacements and swaps of neighbours lead from `a` to `b` (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = last[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
         }
+        before = std::mem::replace(&mut last, row);
     }
-    row[b.len()]
+    last[b.len()]
 }
 
 #[cfg(test)]
@@ -228,6 +232,9 @@ mod tests {
         assert_eq!(nearest("x", &["home", "office"]), None);
         assert_eq!(nearest("x", &["a", "b"]), None, "nothing of it is left");
         assert_eq!(nearest("", &["a"]), None);
+        assert_eq!(nearest("dls", &["dsl"]), Some("dsl"));
         assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(distance("", "abc"), 3);
+        assert_eq!(distance("abc", ""), 3);
     }
 }

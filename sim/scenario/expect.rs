@@ -12,6 +12,7 @@ use super::topology::{Topology, defined};
 
 /// Makes faults of the file's tables, in its order.
 pub(super) fn faults(problems: &mut Problems, file: &File, topology: &Topology, limit: Duration) -> Vec<Fault> {
+    check_restarts(problems, file);
     file.faults
         .iter()
         .filter_map(|table| {
@@ -41,6 +42,23 @@ pub(super) fn faults(problems: &mut Problems, file: &File, topology: &Topology, 
             Some(Fault { at, lasts, kind })
         })
         .collect()
+}
+
+/// Only what crashed for good can start again.
+fn check_restarts(problems: &mut Problems, file: &File) {
+    let faults = || file.faults.iter().map(Spanned::get_ref);
+    for restart in faults() {
+        let Some(node) = &restart.restart else { continue };
+        let crashed = faults().any(|fault| {
+            let same = fault.crash.as_ref().is_some_and(|crashed| crashed.get_ref() == node.get_ref());
+            same && fault.lasts.is_none() && fault.at.get_ref().0 < restart.at.get_ref().0
+        });
+        if !crashed {
+            problems
+                .add(node.span(), format!("`{}` is not down at this moment: it cannot be restarted", node.get_ref()))
+                .help("crash it first, with a fault that has no `lasts`");
+        }
+    }
 }
 
 fn fault_kind(problems: &mut Problems, topology: &Topology, table: &FaultTable) -> Option<FaultKind> {

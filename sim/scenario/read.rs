@@ -165,7 +165,12 @@ fn in_words(message: &str) -> (String, Option<String>) {
             expected if expected.starts_with("struct ") || expected == "a map" => "a table",
             expected => expected,
         };
-        return (format!("expected {expected}, found {}", got.replace("boolean", "the boolean")), None);
+        let got = match got {
+            "sequence" => "an array",
+            "map" => "a table",
+            got => got,
+        };
+        return (format!("expected {expected}, found {got}"), None);
     }
     (message.to_owned(), None)
 }

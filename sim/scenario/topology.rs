@@ -313,11 +313,14 @@ impl Unnamed {
                 .label("outside of the LAN")
                 .help("leave `address` out for the next free one");
         }
-        if let Some((other, other_span)) = self.taken.get(&(network.clone(), address)) {
+        if let Some(other) = self.taken.get(&(network.clone(), address)) {
+            let this = (who, span);
+            // NATs come before nodes here, but not always in the file.
+            let (first, second) = if other.1.start < this.1.start { (other, &this) } else { (&this, other) };
             problems
-                .add(span, format!("{address} is used twice: by {other} and by {who}"))
+                .add(second.1.clone(), format!("{address} is used twice: by {} and by {}", first.0, second.0))
                 .label("used again")
-                .also(other_span.clone(), "used here already");
+                .also(first.1.clone(), "used here already");
         } else {
             self.taken.insert((network, address), (who, span));
         }

@@ -167,7 +167,7 @@ impl Text for Lan {
 
 impl Text for Endpoint {
     const WHAT: &'static str = "an address with a port";
-    const EXAMPLE: &'static str = "NODE:20001";
+    const EXAMPLE: &'static str = "server:20001";
     const UNIT: Option<&'static str> = None;
 
     fn parse(text: &str) -> Result<Self, String> {
