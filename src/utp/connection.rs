@@ -22,7 +22,8 @@ pub(super) const SYN_ACK_RETRY: Duration = Duration::from_secs(1);
 /// answer is lost only a new id brings another.
 pub(super) const SYNS_BEFORE_REDIAL: u32 = 3;
 
-/// How long after both FINs a connection stays to ack the peer's again, should our ack be lost.
+/// How long after both FINs, and after each packet since, a connection stays to ack the peer's FIN again, should our
+/// ack be lost: longer than the longest pause between retransmissions.
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(3);
 
 /// How long a dropped connection that has delivered everything waits for the peer's FIN. Some peers never send one.
@@ -31,6 +32,13 @@ pub(super) const FIN_WAIT: Duration = Duration::from_secs(10);
 /// For how long a SYN may be a late duplicate of the one that made a connection; afterwards it is a peer's that has
 /// started anew (libutp starts with the same ids and numbers in every process).
 const SYN_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Where the acceptor's timestamps begin. Both sides' clocks start about a latency apart: were it exactly one, every
+/// delay would come out as 0, which stands for none.
+const ACCEPTOR_CLOCK: u32 = 1 << 30;
+
+/// A longer round trip by the timestamps is taken for nonsense, as peers without a clock would send.
+const MAX_ECHOED_ROUND_TRIP: Duration = Duration::from_secs(15);
 
 /// A µTP connection without I/O: see the [module](super) for how to drive it.
 #[derive(Debug)]
@@ -473,8 +481,11 @@ impl Connection {
         let pure = packet.kind == Kind::State;
         let sack = packet.extensions.selective_ack();
         let acked = self.sender.on_ack(now, packet.ack, sack, pure, self.rtt.least());
-        if let Some(rtt) = acked.rtt {
-            self.rtt.sample(rtt);
+        if acked.packets > 0 {
+            let echoed = self.echoed_round_trip(packet);
+            if let Some(rtt) = acked.rtt.into_iter().chain(echoed).min() {
+                self.rtt.sample(rtt);
+            }
         }
         if acked.longest > super::config::MIN_DATAGRAM {
             self.large_arrived = true;
@@ -504,13 +515,29 @@ impl Connection {
         }
     }
 
+    /// The round trip by the timestamps: the peer's packets' delay to us and ours to it, in whose sum the clocks'
+    /// offset cancels. Unlike the time since a packet was sent, it does not grow by lost acks, and holds for packets
+    /// that were sent again (as RFC 7323, 4 has it for TCP).
+    fn echoed_round_trip(&self, packet: &Repr<'_>) -> Option<Duration> {
+        if packet.timestamp == 0 || packet.timestamp_difference == 0 {
+            return None;
+        }
+        let rtt = Duration::from_micros(self.reply_delay.wrapping_add(packet.timestamp_difference).into());
+        (rtt <= MAX_ECHOED_ROUND_TRIP).then_some(rtt)
+    }
+
     /// Our clock in µs; never 0, which stands for no measurement.
     pub(super) fn timestamp(&self, now: Instant) -> u32 {
-        (now.saturating_duration_since(self.epoch).as_micros() as u32).max(1)
+        let micros = now.saturating_duration_since(self.epoch).as_micros() as u32;
+        let origin = if self.initiator { 1 } else { ACCEPTOR_CLOCK };
+        micros.wrapping_add(origin).max(1)
     }
 
     /// After every change: are both sides through?
     pub(super) fn check_end(&mut self, now: Instant) {
+        if let Phase::TimeWait { until } = &mut self.phase {
+            *until = now + TIME_WAIT;
+        }
         if self.phase != Phase::Established || !self.sender.is_finished() {
             return;
         }

@@ -75,7 +75,7 @@ pub(super) struct Acked {
     pub(super) bytes: usize,
     /// Packets acked for the first time, selectively or not.
     pub(super) packets: usize,
-    /// The round-trip time of the newest packet among them that was sent once.
+    /// The round-trip time of the newest packet among them, if it was sent once.
     pub(super) rtt: Option<Duration>,
     /// Whether packets were found lost.
     pub(super) loss: bool,
@@ -337,9 +337,10 @@ impl Sender {
         acked.packets += 1;
         acked.longest = acked.longest.max(len);
         let rtt = now.saturating_duration_since(sent_at);
-        if times == 1 && order > *newest {
+        // The newest of them brought the ack. Older ones may have waited for an ack that was lost.
+        if order > *newest {
             *newest = order;
-            acked.rtt = Some(rtt);
+            acked.rtt = (times == 1).then_some(rtt);
         }
         // RFC 8985, 6.2: an ack that comes sooner after a retransmission than any round trip is the original's.
         if times == 1 || rtt >= least_rtt {
