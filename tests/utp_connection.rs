@@ -235,9 +235,7 @@ fn a_path_that_never_carries_full_packets_is_suspected() {
 fn thousands_of_packets_in_flight_cross_the_wrap() {
     let config = Config::default().max_datagram(576).receive_window(8 << 20).send_buffer(8 << 20);
     let path = Path { latency: Duration::from_millis(100), ..Path::PERFECT };
-    for drop in
-        [None, Some((|number, to_acceptor, _| to_acceptor && number % 1009 == 5) as fn(u64, bool, &[u8]) -> bool)]
-    {
+    for drop in [None, Some((|number, to_acceptor, _| to_acceptor && number % 1009 == 5) as model::Loss)] {
         let mut world = World::new(1, path, config.clone(), (60_000, 65_000), 0xffff);
         world.drop = drop;
         world.initiator.to_write = pattern(8 << 20, 1);

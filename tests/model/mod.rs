@@ -27,6 +27,9 @@ impl Path {
         Path { loss: 0, duplication: 0, latency: Duration::from_millis(10), jitter: Duration::ZERO };
 }
 
+/// Decides on a datagram's loss by its number, whether it is for the acceptor, and its bytes.
+pub(crate) type Loss = fn(u64, bool, &[u8]) -> bool;
+
 /// One side: its connection, what it still has to write and what it has read.
 #[derive(Debug)]
 pub(crate) struct Side {
@@ -116,8 +119,8 @@ pub(crate) struct World {
     sent: u64,
     /// The number last sent by the initiator and the acceptor.
     last_seq: (u16, u16),
-    /// Which datagrams are dropped besides the path's losses: by number of sending, from 0, and whether to the acceptor.
-    pub(crate) drop: Option<fn(u64, bool, &[u8]) -> bool>,
+    /// Which datagrams are dropped besides the path's losses. They are numbered from 0 in the order of sending.
+    pub(crate) drop: Option<Loss>,
     pub(crate) log: Vec<String>,
 }
 
