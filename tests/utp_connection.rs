@@ -202,6 +202,26 @@ fn a_loss_is_made_up_for_within_a_few_round_trips() {
 }
 
 #[test]
+fn rfc8985_a_lost_tail_is_probed_for() {
+    for lost in [1, 10] {
+        let mut world = world(Config::default());
+        world.initiator.finish = false;
+        world.initiator.to_write = pattern(100_000, 1);
+        world.run(MINUTE, |world| world.acceptor.as_ref().is_some_and(|side| side.read.len() == 100_000));
+        let began = world.now;
+        // A burst of which nothing arrives, so that nothing tells.
+        world.drop = Some(|_, to_acceptor, bytes| to_acceptor && kind(bytes) == Kind::Data);
+        world.initiator.to_write.extend(pattern(lost * 1382, 2));
+        world.run(MINUTE, |world| world.initiator.written == world.initiator.to_write.len());
+        world.drop = None;
+        let all = world.initiator.to_write.len();
+        world.run(2 * MINUTE, |world| world.acceptor.as_ref().unwrap().read.len() == all);
+        let took = world.now - began;
+        assert!(took < Duration::from_millis(150), "{lost} lost, {took:?}: sooner than any timeout");
+    }
+}
+
+#[test]
 fn rfc6298_a_dead_peer_is_tried_often_and_then_given_up() {
     let mut world = world(Config::default().give_up_after(Duration::from_secs(30)).keep_alive(None));
     world.initiator.finish = false;

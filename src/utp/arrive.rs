@@ -134,7 +134,7 @@ impl Connection {
         let in_flight = self.sender.in_flight();
         let pure = packet.kind == Kind::State;
         let sack = packet.extensions.selective_ack();
-        let acked = self.sender.on_ack(now, packet.ack, sack, pure, self.rtt.least());
+        let acked = self.sender.on_ack(now, packet.ack, sack, pure, &self.rtt);
         if acked.packets > 0 {
             let echoed = self.echoed_round_trip(packet);
             if let Some(rtt) = acked.rtt.into_iter().chain(echoed).min() {
@@ -148,7 +148,12 @@ impl Connection {
             self.stalled_since = now;
             self.rtt.progress();
             // RFC 6298, 5.2 and 5.3.
-            self.retransmit_at = self.sender.has_outstanding().then(|| now + self.rtt.timeout());
+            self.retransmit_at = None;
+            self.probe_tail_at = None;
+            self.tail_probed = false;
+            if self.sender.has_outstanding() {
+                self.arm_retransmission(now);
+            }
             let delay = (packet.timestamp_difference != 0).then_some(packet.timestamp_difference);
             self.congestion.on_ack(&Ack { now, bytes: acked.bytes, in_flight, one_way_delay: delay });
             if self.sender.room() > 0 {
