@@ -1,13 +1,58 @@
 //! µTP streams and datagrams on one socket, over loopback.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use grenache::net::{HostNetwork, Net};
+use grenache::event::Event;
+use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
 use grenache::transport::{Endpoint, EndpointConfig, UtpStream};
+use grenache::utp::wire::{Kind, Repr};
+use rand::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// The host's network, with the events kept.
+#[derive(Debug)]
+struct Recorded {
+    host: HostNetwork,
+    events: Mutex<Vec<Event>>,
+}
+
+impl Recorded {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { host: HostNetwork::new().unwrap(), events: Mutex::default() })
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+}
+
+impl Network for Recorded {
+    fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
+        self.host.bind_udp(local)
+    }
+    fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
+        self.host.connect_tcp(remote)
+    }
+    fn listen_tcp(&self, local: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpListener>>> {
+        self.host.listen_tcp(local)
+    }
+    fn http(&self) -> Arc<dyn HttpClient> {
+        self.host.http()
+    }
+    fn rng(&self, _name: &str) -> Rng {
+        Rng::seed_from_u64(1)
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) -> Task {
+        self.host.spawn(task)
+    }
+    fn emit(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+    }
+}
 
 fn network() -> Net {
     Arc::new(HostNetwork::new().unwrap())
@@ -201,4 +246,122 @@ async fn closing_the_endpoint_delivers_and_then_refuses() {
     // The port is free again.
     drop(near);
     Endpoint::bind(&net, a.local_addr(), EndpointConfig::default()).unwrap();
+}
+
+/// A plain socket beside the endpoint, to say what no endpoint says.
+async fn raw(peer: &Endpoint) -> tokio::net::UdpSocket {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.connect(peer.local_addr()).await.unwrap();
+    socket
+}
+
+fn syn(id: u16) -> Vec<u8> {
+    let mut bytes = hex::decode("410045673e9ae96b000000000010000023c60000").unwrap();
+    bytes[2..4].copy_from_slice(&id.to_be_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn bep29_a_packet_of_an_unknown_connection_is_reset_once() {
+    let net = network();
+    let endpoint = endpoint(&net);
+    let socket = raw(&endpoint).await;
+    let offending = hex::decode("01001111000003e80000000000100000000500045b5d").unwrap();
+    let mut answer = [0; 100];
+    for _ in 0..2 {
+        socket.send(&offending).await.unwrap();
+    }
+    // The SYN is answered after whatever the others are answered with.
+    socket.send(&syn(5)).await.unwrap();
+    let mut kinds = Vec::new();
+    for _ in 0..2 {
+        let len = socket.recv(&mut answer).await.unwrap();
+        let packet = Repr::parse(&answer[..len]).unwrap();
+        if packet.kind == Kind::Reset {
+            assert_eq!((packet.connection_id, packet.ack.0, packet.window), (0x1111, 5, 0));
+        }
+        kinds.push(packet.kind);
+    }
+    assert_eq!(kinds, [Kind::Reset, Kind::State]);
+}
+
+#[tokio::test]
+async fn a_flood_of_syns_is_answered_up_to_the_limit() {
+    let net = network();
+    let config = EndpointConfig::default().max_half_open(3);
+    let endpoint = Endpoint::bind(&net, SocketAddr::from(([127, 0, 0, 1], 0)), config).unwrap();
+    let socket = raw(&endpoint).await;
+    for id in 0..50 {
+        socket.send(&syn(id * 2)).await.unwrap();
+    }
+    let mut answer = [0; 100];
+    for expected in [0, 2, 4] {
+        let len = socket.recv(&mut answer).await.unwrap();
+        assert_eq!(Repr::parse(&answer[..len]).unwrap().connection_id, expected);
+    }
+    // The last of them completes its handshake, which makes room for one more.
+    let syn_ack = Repr::parse(&answer[..20]).unwrap();
+    let ack = Repr { connection_id: 5, seq: syn_ack.ack + 1, ack: syn_ack.seq - 1, ..syn_ack };
+    let mut bytes = Vec::new();
+    ack.encode(&mut bytes);
+    socket.send(&bytes).await.unwrap();
+    endpoint.accept().await.unwrap();
+    socket.send(&syn(1000)).await.unwrap();
+    loop {
+        let len = socket.recv(&mut answer).await.unwrap();
+        let packet = Repr::parse(&answer[..len]).unwrap();
+        // The accepted stream was dropped.
+        if packet.kind == Kind::State {
+            assert_eq!(packet.connection_id, 1000, "nothing between 4 and 1000 was answered");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_tell_of_connections_and_of_what_is_malformed() {
+    let recorded = Recorded::new();
+    let near: Net = recorded.clone();
+    let far = network();
+    let (a, b) = (endpoint(&near), endpoint(&far));
+    let (mut connected, mut accepted) = pair(&a, &b).await;
+    let socket = raw(&a).await;
+    let mut malformed = syn(1);
+    malformed[1] = 1;
+    socket.send(&malformed).await.unwrap();
+    // What comes after it has been handled too.
+    let mut datagrams = a.datagrams();
+    socket.send(b"after").await.unwrap();
+    datagrams.recv().await.unwrap();
+    accepted.shutdown().await.unwrap();
+    connected.shutdown().await.unwrap();
+    let (other, gone) = pair(&a, &b).await;
+    gone.reset();
+    let mut other = other;
+    other.read(&mut [0; 1]).await.unwrap_err();
+    let peer = b.local_addr();
+    assert_eq!(
+        recorded.events(),
+        [
+            Event::UtpConnected { peer, initiator: true },
+            Event::Malformed {
+                layer: "utp",
+                from: socket.local_addr().unwrap(),
+                reason: "the extension at byte 20 runs past the end; drop the datagram".to_owned()
+            },
+            Event::UtpClosed { peer, reason: "closed".to_owned() },
+            Event::UtpConnected { peer, initiator: true },
+            Event::UtpClosed { peer, reason: "UTP_ECONNRESET".to_owned() },
+        ]
+    );
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_refused() {
+    let net = network();
+    let config = EndpointConfig::default().max_connections(1);
+    let a = Endpoint::bind(&net, SocketAddr::from(([127, 0, 0, 1], 0)), config).unwrap();
+    let b = endpoint(&net);
+    let _one = pair(&a, &b).await;
+    assert_eq!(a.connect(b.local_addr()).await.unwrap_err().kind(), io::ErrorKind::QuotaExceeded);
 }

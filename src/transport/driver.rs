@@ -39,7 +39,6 @@ pub(super) struct Driver {
     pub(super) resets: ResetLimiter,
     timers: BTreeMap<(Instant, u64), Arc<Conn>>,
     sleep: Option<Pin<Box<Sleep>>>,
-    batch: Batch,
     /// What is being sent. Where the socket is full, it waits here.
     out: Vec<u8>,
     unsent: Option<(SocketAddr, Option<usize>)>,
@@ -50,7 +49,6 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(shared: Arc<Shared>, socket: Arc<dyn UdpSocket>) -> Self {
         let buffer = socket.max_receive_segments().max(1) * BYTES_PER_SEGMENT;
-        let batch = Batch { datagrams: socket.max_transmit_segments().max(1), bytes: BATCH_BYTES };
         let end = End(shared.clone());
         Self {
             shared,
@@ -60,7 +58,6 @@ impl Driver {
             resets: ResetLimiter::default(),
             timers: BTreeMap::new(),
             sleep: None,
-            batch,
             out: Vec::new(),
             unsent: None,
             closing: false,
@@ -95,6 +92,8 @@ impl Driver {
 
     /// Sends everything that is due. `Pending` where the socket is full, or after enough for now.
     fn send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<()> {
+        // Asked each time: a socket may find out that offload does not work.
+        let batch = Batch { datagrams: self.socket.max_transmit_segments().max(1), bytes: BATCH_BYTES };
         for _ in 0..SEND_ROUNDS {
             ready!(self.send_unsent(cx));
             let datagram = self.shared.inner().outgoing.pop_front();
@@ -112,7 +111,7 @@ impl Driver {
                 state.core.orphan(now);
             }
             self.out.clear();
-            let sent = state.core.poll_transmit(now, self.batch, &mut self.out);
+            let sent = state.core.poll_transmit(now, batch, &mut self.out);
             drop(state);
             match sent {
                 Some(sent) => {

@@ -1,16 +1,16 @@
-//! One connection: its states, what arrives and what the user does. Timers and packets out are in siblings.
+//! One connection: its states and what its user does. Arriving packets, timers and packets out are in siblings.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::config::Config;
-use super::congestion::{Ack, Congestion};
+use super::config::{Config, MIN_DATAGRAM};
+use super::congestion::Congestion;
 use super::error::Error;
-use super::receive::{Receiver, Taken};
+use super::receive::Receiver;
 use super::rtt::Rtt;
 use super::send::{MAX_PACKETS_OUT, Sender};
 use super::seq::Seq;
-use super::wire::{Kind, Repr};
+use super::wire::Repr;
 
 /// How long a SYN waits for its answer before it is repeated; doubles each time. Punching holes needs it short.
 pub(super) const SYN_RETRY: Duration = Duration::from_millis(250);
@@ -22,7 +22,8 @@ pub(super) const SYN_ACK_RETRY: Duration = Duration::from_secs(1);
 /// answer is lost only a new id brings another.
 pub(super) const SYNS_BEFORE_REDIAL: u32 = 3;
 
-/// How long after both FINs a connection stays to ack the peer's again, should our ack be lost.
+/// How long after both FINs, and after each packet since, a connection stays to ack the peer's FIN again, should our
+/// ack be lost: longer than the longest pause between retransmissions.
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(3);
 
 /// How long a dropped connection that has delivered everything waits for the peer's FIN. Some peers never send one.
@@ -31,6 +32,10 @@ pub(super) const FIN_WAIT: Duration = Duration::from_secs(10);
 /// For how long a SYN may be a late duplicate of the one that made a connection; afterwards it is a peer's that has
 /// started anew (libutp starts with the same ids and numbers in every process).
 const SYN_LIFETIME: Duration = Duration::from_secs(30);
+
+/// Where the acceptor's timestamps begin. Both sides' clocks start about a latency apart: were it exactly one, every
+/// delay would come out as 0, which stands for none.
+const ACCEPTOR_CLOCK: u32 = 1 << 30;
 
 /// A µTP connection without I/O: see the [module](super) for how to drive it.
 #[derive(Debug)]
@@ -56,20 +61,23 @@ pub struct Connection {
     /// What to tell the peer as the one-way delay of its packets.
     pub(super) reply_delay: u32,
     /// The timestamp of the packet that `peer_window` was taken from: older ones must not shrink it.
-    window_stamp: Option<u32>,
+    pub(super) window_stamp: Option<u32>,
     pub(super) pending: Pending,
     pub(super) retransmit_at: Option<Instant>,
+    /// When the last packet is sent again to draw an ack, and whether it was since the last one.
+    pub(super) probe_tail_at: Option<Instant>,
+    pub(super) tail_probed: bool,
     /// Since when packets are out and none was acked.
     pub(super) stalled_since: Instant,
     pub(super) probe_at: Option<Instant>,
     pub(super) probes: u32,
     /// When a connection without a user ends at the latest, and how long it waits for the peer's FIN alone.
     pub(super) orphan_until: Option<Instant>,
-    fin_wait: Duration,
+    pub(super) fin_wait: Duration,
     pub(super) events: VecDeque<Event>,
     pub(super) error: Option<Error>,
-    established: bool,
-    large_arrived: bool,
+    pub(super) established: bool,
+    pub(super) large_arrived: bool,
     path_suspect: bool,
 }
 
@@ -166,6 +174,8 @@ impl Connection {
             window_stamp: None,
             pending: Pending::default(),
             retransmit_at: None,
+            probe_tail_at: None,
+            tail_probed: false,
             stalled_since: now,
             probe_at: None,
             probes: 0,
@@ -338,54 +348,6 @@ impl Connection {
         }
     }
 
-    /// Takes a packet of this connection.
-    pub fn handle_datagram(&mut self, now: Instant, packet: &Repr<'_>) {
-        match (self.phase, packet.kind) {
-            (Phase::Closed, _) => {}
-            (_, Kind::Reset) => self.on_reset(now),
-            (_, Kind::Syn) => self.on_syn(now, packet),
-            (Phase::SynSent { sent, .. }, kind) => {
-                // Only the SYN-ACK tells where the peer's numbers begin: anything that overtakes it is sent again.
-                if kind == Kind::State && packet.ack == self.syn_seq {
-                    self.on_syn_ack(now, packet, sent);
-                }
-            }
-            _ => self.on_packet(now, packet),
-        }
-    }
-
-    fn on_syn_ack(&mut self, now: Instant, packet: &Repr<'_>, sent: u32) {
-        if sent == 1 {
-            self.rtt.sample(now.saturating_duration_since(self.last_sent));
-        }
-        // A SYN-ACK takes no number: the acceptor's first DATA has the same one, as libutp does it.
-        self.receiver = Receiver::new(packet.seq, self.config.receive_window);
-        self.syn_ack_seq = packet.seq;
-        self.pending.syn = false;
-        // An acceptor of ours hands the connection over when it hears from us again; to others it is harmless.
-        self.pending.ack = true;
-        self.establish();
-        self.on_packet(now, packet);
-    }
-
-    fn establish(&mut self) {
-        self.phase = Phase::Established;
-        self.established = true;
-        self.tell(Event::Connected);
-        self.tell(Event::Writable);
-    }
-
-    /// BEP 29 says nothing of a second SYN. A duplicate is answered again, since the answer may have been lost.
-    fn on_syn(&mut self, now: Instant, packet: &Repr<'_>) {
-        if self.initiator || packet.seq != self.syn_seq {
-            return;
-        }
-        if let Phase::SynReceived { .. } = self.phase {
-            self.note_timestamp(now, packet);
-            self.pending.syn_ack = true;
-        }
-    }
-
     /// Whether a SYN with our peer's address and id is from a peer that has started anew, so that this connection
     /// is dead.
     pub fn is_superseded_by(&self, now: Instant, syn: &Repr<'_>) -> bool {
@@ -399,118 +361,18 @@ impl Connection {
         self.close(Some(Error::Reset));
     }
 
-    fn on_reset(&mut self, now: Instant) {
-        // The peer may have forgotten the connection after its FIN was acked, before ours arrived.
-        let complete = self.receiver.is_finished() && (self.sender.is_finished() || self.sender.awaits_only_fin());
-        if complete && self.error.is_none() {
-            self.last_received = now;
-            self.tell(Event::Finished);
-            self.close(None);
-        } else if self.orphan_until.is_some() && self.sender.is_finished() {
-            self.close(None);
-        } else {
-            self.close(Some(Error::Reset));
-        }
-    }
-
-    fn on_packet(&mut self, now: Instant, packet: &Repr<'_>) {
-        // BEP 29: an ack of what was never sent, or from the distant past, marks a packet that is not ours.
-        if !self.sender.is_plausible(packet.ack) {
-            return;
-        }
-        if let Phase::SynReceived { .. } = self.phase {
-            self.pending.syn_ack = false;
-            self.establish();
-        }
-        self.last_received = now;
-        self.note_timestamp(now, packet);
-        self.on_ack(now, packet);
-        match packet.kind {
-            Kind::Data | Kind::Fin => match self.receiver.take(packet.seq, packet.payload, packet.kind == Kind::Fin) {
-                Taken::Ignored => {}
-                Taken::InOrder => {
-                    self.pending.ack = true;
-                    if self.receiver.is_readable() {
-                        self.tell(Event::Readable);
-                    }
-                }
-                Taken::Noted | Taken::Full => self.pending.ack = true,
-            },
-            _ => self.on_repeated_syn_ack(packet),
-        }
-        self.check_end(now);
-    }
-
-    /// The acceptor repeats its SYN-ACK until it hears from us: our first packet was lost.
-    fn on_repeated_syn_ack(&mut self, packet: &Repr<'_>) {
-        let repeated = packet.ack == self.syn_seq && packet.seq == self.syn_ack_seq;
-        if self.initiator && repeated && self.receiver.is_untouched() && self.sender.first_unacked() == self.syn_seq + 1
-        {
-            self.pending.ack = true;
-        }
-    }
-
-    fn on_ack(&mut self, now: Instant, packet: &Repr<'_>) {
-        let newer = self.window_stamp.is_none_or(|stamp| packet.timestamp.wrapping_sub(stamp).cast_signed() >= 0);
-        if packet.ack.distance(self.sender.first_unacked() - 1) > 0
-            || packet.ack == self.sender.first_unacked() - 1 && newer
-        {
-            self.window_stamp = Some(packet.timestamp);
-            self.sender.set_peer_window(packet.window as usize);
-        }
-        if packet.window > 0 {
-            self.probe_at = None;
-            self.probes = 0;
-        }
-        if !self.sender.has_outstanding() {
-            return;
-        }
-        // A peer that says that it has no room is alive.
-        if self.sender.peer_window_is_closed() {
-            self.stalled_since = now;
-        }
-        let in_flight = self.sender.in_flight();
-        let pure = packet.kind == Kind::State;
-        let sack = packet.extensions.selective_ack();
-        let acked = self.sender.on_ack(now, packet.ack, sack, pure, self.rtt.least());
-        if let Some(rtt) = acked.rtt {
-            self.rtt.sample(rtt);
-        }
-        if acked.longest > super::config::MIN_DATAGRAM {
-            self.large_arrived = true;
-        }
-        if acked.packets > 0 {
-            self.stalled_since = now;
-            self.rtt.progress();
-            // RFC 6298, 5.2 and 5.3.
-            self.retransmit_at = self.sender.has_outstanding().then(|| now + self.rtt.timeout());
-            let delay = (packet.timestamp_difference != 0).then_some(packet.timestamp_difference);
-            self.congestion.on_ack(&Ack { now, bytes: acked.bytes, in_flight, one_way_delay: delay });
-            if self.sender.room() > 0 {
-                self.tell(Event::Writable);
-            }
-        }
-        if acked.loss {
-            self.congestion.on_loss(now, self.rtt.smoothed().unwrap_or_default());
-        }
-        if self.sender.is_finished() {
-            self.tell(Event::Finished);
-        }
-    }
-
-    fn note_timestamp(&mut self, now: Instant, packet: &Repr<'_>) {
-        if packet.timestamp != 0 {
-            self.reply_delay = self.timestamp(now).wrapping_sub(packet.timestamp);
-        }
-    }
-
     /// Our clock in µs; never 0, which stands for no measurement.
     pub(super) fn timestamp(&self, now: Instant) -> u32 {
-        (now.saturating_duration_since(self.epoch).as_micros() as u32).max(1)
+        let micros = now.saturating_duration_since(self.epoch).as_micros() as u32;
+        let origin = if self.initiator { 1 } else { ACCEPTOR_CLOCK };
+        micros.wrapping_add(origin).max(1)
     }
 
     /// After every change: are both sides through?
     pub(super) fn check_end(&mut self, now: Instant) {
+        if let Phase::TimeWait { until } = &mut self.phase {
+            *until = now + TIME_WAIT;
+        }
         if self.phase != Phase::Established || !self.sender.is_finished() {
             return;
         }
@@ -525,7 +387,7 @@ impl Connection {
 
     /// The peer is gone.
     pub(super) fn time_out(&mut self) {
-        let large = self.sender.oldest().is_some_and(|(len, times)| len > super::config::MIN_DATAGRAM && times > 1);
+        let large = self.sender.oldest().is_some_and(|(len, times)| len > MIN_DATAGRAM && times > 1);
         self.path_suspect = large && !self.large_arrived;
         self.close(Some(Error::TimedOut));
     }
@@ -544,6 +406,7 @@ impl Connection {
 
     fn stop_timers(&mut self) {
         self.retransmit_at = None;
+        self.probe_tail_at = None;
         self.probe_at = None;
     }
 }

@@ -21,6 +21,7 @@ pub mod config;
 pub mod congestion;
 pub mod wire;
 
+mod arrive;
 mod connection;
 mod error;
 mod ledbat;

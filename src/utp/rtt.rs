@@ -12,6 +12,9 @@ const MIN_RTO: Duration = Duration::from_millis(500);
 /// more tries within it are what makes a connection survive heavy loss.
 const BACKOFF_CEILING: Duration = Duration::from_secs(2);
 
+/// What a peer is granted for its ack before the last packet is probed with.
+const PROBE_SLACK: Duration = Duration::from_millis(10);
+
 /// Smoothed round-trip time, its variation, and the timeout that follows.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Rtt {
@@ -55,6 +58,13 @@ impl Rtt {
         (base * (1 << self.backoff)).min(base.max(BACKOFF_CEILING))
     }
 
+    /// How long to wait for an ack before the last packet is sent again to draw one (RFC 8985, 7.2), where that is
+    /// sooner than the timeout.
+    pub(super) fn probe_timeout(&self) -> Option<Duration> {
+        let timeout = self.smoothed()? * 2 + PROBE_SLACK;
+        (timeout < self.timeout()).then_some(timeout)
+    }
+
     /// RFC 6298, 5.5: the timer has expired.
     pub(super) fn back_off(&mut self) {
         self.backoff = (self.backoff + 1).min(8);
@@ -93,6 +103,20 @@ mod tests {
         }
         rtt.progress();
         assert_eq!(rtt.timeout(), MIN_RTO);
+    }
+
+    #[test]
+    fn rfc8985_the_probe_comes_after_two_round_trips_or_not_at_all() {
+        let mut rtt = Rtt::default();
+        assert_eq!(rtt.probe_timeout(), None);
+        rtt.sample(Duration::from_millis(40));
+        assert_eq!(rtt.probe_timeout(), Some(Duration::from_millis(90)));
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_millis(245));
+        for _ in 0..30 {
+            rtt.sample(Duration::from_millis(245));
+        }
+        assert_eq!(rtt.probe_timeout(), None, "500 ms is the timeout itself");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::rtt::Rtt;
 use super::seq::Seq;
 use super::wire::acked_by;
 
@@ -34,6 +35,8 @@ pub(super) struct Sender {
     order: u64,
     /// The highest orders known to have arrived, highest first.
     arrived: [u64; REORDERING],
+    /// When the last sent of those that are known to have arrived was sent.
+    arrived_sent_at: Option<Instant>,
     duplicates: u8,
     fin: Fin,
     peer_window: usize,
@@ -75,7 +78,7 @@ pub(super) struct Acked {
     pub(super) bytes: usize,
     /// Packets acked for the first time, selectively or not.
     pub(super) packets: usize,
-    /// The round-trip time of the newest packet among them that was sent once.
+    /// The round-trip time of the newest packet among them, if it was sent once.
     pub(super) rtt: Option<Duration>,
     /// Whether packets were found lost.
     pub(super) loss: bool,
@@ -107,6 +110,7 @@ impl Sender {
             lost_from: 0,
             order: 0,
             arrived: [0; REORDERING],
+            arrived_sent_at: None,
             duplicates: 0,
             fin: Fin::Open,
             peer_window: 0,
@@ -271,15 +275,9 @@ impl Sender {
     }
 
     /// Takes an ack that [is plausible](Self::is_plausible). `pure` says that the packet had no payload, so that a
-    /// repetition counts as a duplicate ack; `least_rtt` is the least round-trip time known.
-    pub(super) fn on_ack(
-        &mut self,
-        now: Instant,
-        ack: Seq,
-        sack: Option<&[u8]>,
-        pure: bool,
-        least_rtt: Duration,
-    ) -> Acked {
+    /// repetition counts as a duplicate ack.
+    pub(super) fn on_ack(&mut self, now: Instant, ack: Seq, sack: Option<&[u8]>, pure: bool, rtt: &Rtt) -> Acked {
+        let least_rtt = rtt.least();
         let mut acked = Acked::default();
         let ahead = ack.distance(self.first - 1);
         if ahead < 0 {
@@ -315,7 +313,7 @@ impl Sender {
         } else if ahead == 0 && pure {
             self.on_duplicate(&mut acked);
         }
-        self.find_lost(&mut acked);
+        self.find_lost(rtt.smoothed(), &mut acked);
         acked
     }
 
@@ -337,12 +335,14 @@ impl Sender {
         acked.packets += 1;
         acked.longest = acked.longest.max(len);
         let rtt = now.saturating_duration_since(sent_at);
-        if times == 1 && order > *newest {
+        // The newest of them brought the ack. Older ones may have waited for an ack that was lost.
+        if order > *newest {
             *newest = order;
-            acked.rtt = Some(rtt);
+            acked.rtt = (times == 1).then_some(rtt);
         }
         // RFC 8985, 6.2: an ack that comes sooner after a retransmission than any round trip is the original's.
         if times == 1 || rtt >= least_rtt {
+            self.arrived_sent_at = self.arrived_sent_at.max(Some(sent_at));
             let mut order = order;
             for slot in &mut self.arrived {
                 if order > *slot {
@@ -365,11 +365,12 @@ impl Sender {
         }
     }
 
-    /// Marks the packets that three later transmissions have overtaken.
-    fn find_lost(&mut self, acked: &mut Acked) {
+    /// Marks the packets that three later transmissions have overtaken, or one that was sent a round trip later.
+    fn find_lost(&mut self, smoothed: Option<Duration>, acked: &mut Acked) {
+        let outdated = self.arrived_sent_at.zip(smoothed).and_then(|(at, rtt)| at.checked_sub(rtt));
         let overtaken_by = self.arrived[REORDERING - 1];
         for (index, packet) in self.packets.iter_mut().enumerate() {
-            if packet.order >= overtaken_by {
+            if packet.order >= overtaken_by && outdated.is_none_or(|outdated| packet.sent_at >= outdated) {
                 // All after a packet that was sent once were sent after it.
                 if packet.times == 1 {
                     break;
@@ -383,6 +384,20 @@ impl Sender {
                 self.lost_from = self.lost_from.min(index);
                 acked.loss = true;
             }
+        }
+    }
+
+    /// Has the last packet sent again, to draw an ack that tells which others are missing.
+    pub(super) fn probe_tail(&mut self) {
+        if self.lost > 0 {
+            return;
+        }
+        let last = self.packets.iter_mut().enumerate().rfind(|(_, packet)| packet.state == State::InFlight);
+        if let Some((index, packet)) = last {
+            packet.state = State::Lost;
+            self.in_flight -= packet.len;
+            self.lost = 1;
+            self.lost_from = index;
         }
     }
 

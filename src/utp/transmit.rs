@@ -42,6 +42,7 @@ impl Connection {
             Phase::SynSent { retry_at, .. } | Phase::SynReceived { retry_at, .. } => Some(retry_at.min(connect_by)),
             Phase::Established => [
                 self.retransmit_at,
+                self.probe_tail_at,
                 self.give_up_at(),
                 self.probe_at,
                 self.keep_alive_at(),
@@ -103,6 +104,11 @@ impl Connection {
                     self.rtt.back_off();
                     // Armed again when the first of the lost packets goes out.
                     self.retransmit_at = None;
+                    self.probe_tail_at = None;
+                } else if due(self.probe_tail_at) {
+                    self.sender.probe_tail();
+                    self.probe_tail_at = None;
+                    self.tail_probed = true;
                 }
                 if due(self.probe_at) {
                     self.probe_at = None;
@@ -174,8 +180,6 @@ impl Connection {
             let kind = if packet.fin { Kind::Fin } else { Kind::Data };
             Repr { seq: packet.seq, ..self.header(now, kind) }.encode_header(out);
             self.sender.send(now, packet, out);
-            // RFC 6298, 5.1.
-            self.retransmit_at.get_or_insert_with(|| now + self.rtt.timeout());
             datagrams += 1;
             if size < segment_size {
                 break;
@@ -189,12 +193,21 @@ impl Connection {
             }
             return None;
         }
+        self.arm_retransmission(now);
         self.last_sent = now;
         self.pending.keep_alive = false;
         if !self.receiver.has_gap() {
             self.pending.ack = false;
         }
         Some(Transmit { datagrams, segment_size })
+    }
+
+    /// RFC 6298, 5.1: the timer runs from the first packet out. RFC 8985, 7.2: the probe's from the last.
+    pub(super) fn arm_retransmission(&mut self, now: Instant) {
+        self.retransmit_at.get_or_insert_with(|| now + self.rtt.timeout());
+        if !self.tail_probed {
+            self.probe_tail_at = self.rtt.probe_timeout().map(|timeout| now + timeout);
+        }
     }
 
     fn transmit_state(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
