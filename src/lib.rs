@@ -28,3 +28,8 @@ pub mod punch;
 pub mod rpc;
 pub mod transport;
 pub mod utp;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

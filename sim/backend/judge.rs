@@ -1,6 +1,6 @@
 //! Decides a scenario's expectations from the event stream.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::event::{Event, LabEvent, Record};
 use crate::report::ExpectationOutcome;
-use crate::scenario::model::{Expectation, ExpectationKind, Name, Scenario};
+use crate::scenario::model::{Expectation, ExpectationKind, Name, ProgramKind, Scenario};
 
 /// How many requests are remembered to tell which node answered them; the oldest are forgotten first.
 const REMEMBERED_REQUESTS: usize = 65_536;
@@ -29,6 +29,8 @@ pub(super) struct Judge {
     answers: VecDeque<String>,
     /// The public addresses that a node's packets can come from.
     addresses: BTreeMap<Name, Vec<IpAddr>>,
+    /// What the clients on a node ask for: their requests to a broker are not meant.
+    services: BTreeMap<Name, BTreeSet<String>>,
 }
 
 /// An expectation that is not decided yet.
@@ -49,7 +51,14 @@ impl Judge {
             .map(|expectation| Open { expectation: expectation.clone(), seen: 0, near_miss: None })
             .collect();
         let addresses = scenario.nodes.keys().map(|name| (name.clone(), seen_from(scenario, name))).collect();
+        let mut services: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+        for program in &scenario.programs {
+            if let ProgramKind::Client(client) = &program.kind {
+                services.entry(program.node.clone()).or_default().insert(client.service.clone());
+            }
+        }
         Self {
+            services,
             open,
             decided: VecDeque::new(),
             outcomes: Vec::new(),
@@ -69,6 +78,11 @@ impl Judge {
         let (Event::Stack(event), Some(at)) = (&record.event, &record.at) else { return false };
         if let StackEvent::ReplySent { rid, .. } = event {
             self.remember(rid, at);
+        }
+        if let StackEvent::ReplyReceived { key, .. } | StackEvent::RequestFailed { key, .. } = event
+            && !self.services.get(at).is_some_and(|services| services.contains(key))
+        {
+            return false;
         }
         let now = Duration::from_nanos(record.at_ns);
         let mut index = 0;

@@ -1,0 +1,31 @@
+//! What the README shows is so.
+
+use std::path::Path;
+
+use grenache_sim::backend::{self, On, RunOptions};
+use grenache_sim::report::Verdict;
+use grenache_sim::scenario;
+
+const README: &str = include_str!("../../README.md");
+
+#[test]
+fn its_scenario_passes() {
+    let (_, after) = README.split_once("```toml\n").expect("the README shows a scenario");
+    let (text, _) = after.split_once("```").expect("the scenario ends");
+    let scenario = scenario::parse("README", text).expect("the scenario is right");
+    for seed in 0..20 {
+        let outcome = backend::run(&scenario, &RunOptions { seed, on: On::Sim }, |_| {}).expect("it runs");
+        assert_eq!(outcome.verdict, Verdict::Passed, "seed {seed}: {:?}", outcome.expectations);
+    }
+}
+
+#[test]
+fn it_names_every_file_that_is_shipped() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
+    for entry in std::fs::read_dir(folder).expect("the folder is there") {
+        let path = entry.expect("the folder can be read").path();
+        let name = path.file_stem().expect("files have names").to_string_lossy().into_owned();
+        let set_up = name.strip_suffix("-lossy").unwrap_or(&name);
+        assert!(README.contains(&format!("`{set_up}`")), "{set_up} is not in the README");
+    }
+}
