@@ -19,10 +19,11 @@ const ROUNDS: u32 = 200;
 
 const PORT: u16 = 7000;
 
-const HOSTS: [u32; 3] = [2, 10, 100];
+const HOSTS: [u32; 3] = [10, 100, 1000];
 
+/// A hundred hosts a network, so that none is a broadcast address.
 fn address(host: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() + host + 1)
+    Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 1).to_bits() + (host / 100) * 256 + host % 100)
 }
 
 /// The address of the other host of a pair.
@@ -42,7 +43,7 @@ async fn receive(socket: &dyn UdpSocket) {
 }
 
 /// Ours: events on an exact clock.
-fn engine(hosts: u32) {
+fn engine(hosts: u32, playing: u32) {
     let link =
         Link { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 };
     let links = BTreeMap::from([("wire".into(), link)]);
@@ -52,7 +53,7 @@ fn engine(hosts: u32) {
     let sim = Sim::new(1, &BTreeMap::new(), &links, &nodes).expect("it holds together");
     let done = sim.run(Duration::from_secs(3600), async |world| {
         let (done, mut all_done) = mpsc::channel(1);
-        for host in 0..hosts {
+        for host in 0..playing {
             let net = world.network(&host.to_string());
             let done = done.clone();
             world.spawn(&host.to_string(), async move {
@@ -76,7 +77,7 @@ fn engine(hosts: u32) {
 }
 
 /// Theirs: every host is looked at each millisecond.
-fn turmoil_net(hosts: u32) {
+fn turmoil_net(hosts: u32, playing: u32) {
     use turmoil_net::fixture::ClientServer;
     use turmoil_net::shim::tokio::net::UdpSocket;
     use turmoil_net::{Latency, rule};
@@ -84,8 +85,11 @@ fn turmoil_net(hosts: u32) {
     let (done, mut all_done) = mpsc::channel::<()>(1);
     let mut fixture = ClientServer::new();
     for host in 0..hosts {
-        let done = done.clone();
+        let done = (host < playing).then(|| done.clone());
         fixture = fixture.server(address(host).to_string(), async move {
+            if done.is_none() {
+                std::future::pending::<()>().await;
+            }
             let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT))).await.expect("a free port");
             let mut buffer = [0; 2048];
             for _ in 0..ROUNDS {
@@ -108,19 +112,21 @@ fn turmoil_net(hosts: u32) {
     });
 }
 
+/// With every host playing, and with one pair of them while the others are idle.
 fn simulator(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("ping-pong-packets");
-    group.sample_size(10);
-    for hosts in HOSTS {
-        group.throughput(Throughput::Elements(u64::from(hosts * ROUNDS)));
-        group.bench_with_input(BenchmarkId::new("engine", hosts), &hosts, |bencher, hosts| {
-            bencher.iter(|| engine(*hosts));
-        });
-        group.bench_with_input(BenchmarkId::new("turmoil-net", hosts), &hosts, |bencher, hosts| {
-            bencher.iter(|| turmoil_net(*hosts));
-        });
+    for (name, all_play) in [("all-hosts-play", true), ("one-pair-plays", false)] {
+        let mut group = criterion.benchmark_group(name);
+        group.sample_size(10);
+        for hosts in HOSTS {
+            let playing = if all_play { hosts } else { 2 };
+            group.throughput(Throughput::Elements(u64::from(playing * ROUNDS)));
+            group.bench_function(BenchmarkId::new("engine", hosts), |bencher| bencher.iter(|| engine(hosts, playing)));
+            group.bench_function(BenchmarkId::new("turmoil-net", hosts), |bencher| {
+                bencher.iter(|| turmoil_net(hosts, playing));
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group!(benches, simulator);
