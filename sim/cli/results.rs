@@ -160,9 +160,11 @@ fn story(terminal: &mut Terminal, run: &Run) {
     }
 }
 
-/// A real time: milliseconds where it is short.
+/// A real time: milliseconds where it is short, with a decimal where it is very short.
 fn wall(duration: Duration) -> String {
-    if duration < Duration::from_secs(1) {
+    if duration < Duration::from_millis(10) {
+        format!("{:.1} ms", duration.as_secs_f64() * 1e3)
+    } else if duration < Duration::from_secs(1) {
         format!("{} ms", duration.as_millis())
     } else {
         format!("{:.1} s", duration.as_secs_f64())
