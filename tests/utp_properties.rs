@@ -14,6 +14,9 @@ use proptest::test_runner::RngSeed;
 const GIVE_UP: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(3600);
 
+/// How long a connection may hear nothing. It is also the longest that one without a user is kept.
+const IDLE: Duration = Duration::from_secs(60);
+
 /// Sequence numbers: any, and often close before the wrap.
 fn seq() -> impl Strategy<Value = u16> {
     prop_oneof![any::<u16>(), 0xffe0..=0xffffu16]
@@ -36,7 +39,7 @@ fn config() -> impl Strategy<Value = Config> {
             .send_buffer(buffer)
             .give_up_after(GIVE_UP)
             .keep_alive(Some(Duration::from_secs(5)))
-            .idle_timeout(Some(Duration::from_secs(60)))
+            .idle_timeout(Some(IDLE))
     })
 }
 
@@ -57,6 +60,7 @@ proptest! {
         // The same cases in every run: one in some 10^5 may rightly fail by running out of tries.
         rng_seed: RngSeed::Fixed(29),
         failure_persistence: None,
+        cases: 1024,
         ..ProptestConfig::default()
     })]
 
@@ -102,6 +106,11 @@ proptest! {
         let Some(error) = world.initiator.closed else {
             return Err(TestCaseError::fail(format!("neither done nor failed\n{}", tail())));
         };
+        for side in [Some(&world.initiator), world.acceptor.as_ref()].into_iter().flatten() {
+            let heard_at = side.heard_at.unwrap_or(world.began);
+            let late = side.closed_at.is_some_and(|closed_at| closed_at > heard_at + IDLE);
+            prop_assert!(!late, "failed late: heard at {:?}, closed at {:?}", heard_at - world.began, side.closed_at);
+        }
         let Some(acceptor) = &world.acceptor else {
             prop_assert!(error.is_some());
             return Ok(());

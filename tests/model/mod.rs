@@ -40,6 +40,10 @@ pub(crate) struct Side {
     pub(crate) end_of_stream: bool,
     pub(crate) finished: bool,
     pub(crate) closed: Option<Option<Error>>,
+    /// When a datagram came last.
+    pub(crate) heard_at: Option<Instant>,
+    /// When it closed.
+    pub(crate) closed_at: Option<Instant>,
     /// Most bytes given to one write, and taken by one read.
     pub(crate) chunk: usize,
     /// Whether the reader reads.
@@ -59,6 +63,8 @@ impl Side {
             end_of_stream: false,
             finished: false,
             closed: None,
+            heard_at: None,
+            closed_at: None,
             chunk: 5000,
             reading: true,
             finish: true,
@@ -66,14 +72,21 @@ impl Side {
         }
     }
 
+    /// A datagram arrives.
+    fn hear(&mut self, now: Instant, packet: &Repr<'_>) {
+        self.heard_at = Some(now);
+        self.connection.handle_datagram(now, packet);
+    }
+
     /// What a user of the connection does.
-    fn act(&mut self) {
+    fn act(&mut self, now: Instant) {
         while let Some(event) = self.connection.poll_event() {
             match event {
                 Event::Finished => self.finished = true,
                 Event::Closed(error) => {
                     assert_eq!(self.closed, None, "closed twice");
                     self.closed = Some(error);
+                    self.closed_at = Some(now);
                 }
                 _ => {}
             }
@@ -171,8 +184,8 @@ impl World {
         }
         let Ok(packet) = Repr::parse(&bytes) else { return };
         match (to_acceptor, &mut self.acceptor) {
-            (false, _) => self.initiator.connection.handle_datagram(self.now, &packet),
-            (true, Some(side)) => side.connection.handle_datagram(self.now, &packet),
+            (false, _) => self.initiator.hear(self.now, &packet),
+            (true, Some(side)) => side.hear(self.now, &packet),
             (true, None) => {}
         }
     }
@@ -231,8 +244,8 @@ impl World {
             let (to_acceptor, bytes) = entry.remove();
             let packet = Repr::parse(&bytes).unwrap();
             match (to_acceptor, &mut self.acceptor) {
-                (false, _) => self.initiator.connection.handle_datagram(self.now, &packet),
-                (true, Some(side)) => side.connection.handle_datagram(self.now, &packet),
+                (false, _) => self.initiator.hear(self.now, &packet),
+                (true, Some(side)) => side.hear(self.now, &packet),
                 (true, None) if packet.kind == grenache::utp::wire::Kind::Syn => {
                     let connection =
                         Connection::accept(self.now, self.acceptor_config.clone(), &packet, self.acceptor_seq);
@@ -250,14 +263,14 @@ impl World {
     /// Runs until `done`, or nothing is going to happen, or the time limit.
     pub(crate) fn run(&mut self, limit: Duration, done: impl Fn(&World) -> bool) {
         loop {
-            self.initiator.act();
+            self.initiator.act(self.now);
             if let Some(side) = &mut self.acceptor {
-                side.act();
+                side.act(self.now);
             }
             self.transmit();
-            self.initiator.act();
+            self.initiator.act(self.now);
             if let Some(side) = &mut self.acceptor {
-                side.act();
+                side.act(self.now);
             }
             self.transmit();
             if done(self) {
