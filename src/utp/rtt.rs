@@ -30,7 +30,8 @@ struct Measured {
 }
 
 impl Rtt {
-    /// RFC 6298, 2.2 and 2.3. Only for packets that were sent once (Karn's algorithm, section 3).
+    /// RFC 6298, 2.2 and 2.3. A packet that was sent again is only to be measured by its timestamp (Karn's algorithm,
+    /// section 3, and RFC 7323, 4).
     pub(super) fn sample(&mut self, rtt: Duration) {
         self.measured = Some(match self.measured {
             None => Measured { smoothed: rtt, variation: rtt / 2, least: rtt },
@@ -50,6 +51,12 @@ impl Rtt {
     /// The least that was measured; zero before.
     pub(super) fn least(&self) -> Duration {
         self.measured.map_or(Duration::ZERO, |measured| measured.least)
+    }
+
+    /// How long a packet that others have overtaken may still be on its way: a round trip with its variation, at most
+    /// twice a round trip. Zero before the first measurement.
+    pub(super) fn patience(&self) -> Duration {
+        self.measured.map_or(Duration::ZERO, |m| m.smoothed + (m.variation * 4).min(m.smoothed))
     }
 
     /// The timeout, backed off.

@@ -313,7 +313,7 @@ impl Sender {
         } else if ahead == 0 && pure {
             self.on_duplicate(&mut acked);
         }
-        self.find_lost(rtt.smoothed(), &mut acked);
+        self.find_lost(now, rtt, &mut acked);
         acked
     }
 
@@ -366,11 +366,16 @@ impl Sender {
     }
 
     /// Marks the packets that three later transmissions have overtaken, or one that was sent a round trip later.
-    fn find_lost(&mut self, smoothed: Option<Duration>, acked: &mut Acked) {
-        let outdated = self.arrived_sent_at.zip(smoothed).and_then(|(at, rtt)| at.checked_sub(rtt));
+    ///
+    /// Those overtaken are given the time that round trips vary by before they count as lost, as RFC 8985, 6.2 has it:
+    /// on a path with jitter packets overtake each other all the time.
+    fn find_lost(&mut self, now: Instant, rtt: &Rtt, acked: &mut Acked) {
+        let outdated = self.arrived_sent_at.zip(rtt.smoothed()).and_then(|(at, rtt)| at.checked_sub(rtt));
         let overtaken_by = self.arrived[REORDERING - 1];
+        let patience = rtt.patience();
         for (index, packet) in self.packets.iter_mut().enumerate() {
-            if packet.order >= overtaken_by && outdated.is_none_or(|outdated| packet.sent_at >= outdated) {
+            let overtaken = packet.order < overtaken_by && now.saturating_duration_since(packet.sent_at) >= patience;
+            if !overtaken && outdated.is_none_or(|outdated| packet.sent_at >= outdated) {
                 // All after a packet that was sent once were sent after it.
                 if packet.times == 1 {
                     break;
