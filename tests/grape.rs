@@ -205,7 +205,9 @@ async fn a_body_may_have_8192_bytes() {
     let grape = start(&net, config()).await;
     let padded = |len: usize| format!("{:len$}", r#"{"data":"nobody"}"#);
     assert_eq!(post(&net, &grape, "/lookup", padded(8192)).await, (200, "[]".into()));
+    assert_eq!(grape.malformed_requests(), 0);
     assert_eq!(post(&net, &grape, "/lookup", padded(8193)).await, (413, "ERR_GRAPE_PAYLOAD_SIZE".into()));
+    assert_eq!(grape.malformed_requests(), 1);
     let small = start(&net, config().max_payload(20)).await;
     assert_eq!(post(&net, &small, "/lookup", padded(21)).await, (413, "ERR_GRAPE_PAYLOAD_SIZE".into()));
 }

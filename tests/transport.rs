@@ -9,6 +9,7 @@ use bytes::Bytes;
 use grenache::event::Event;
 use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
 use grenache::transport::{Endpoint, EndpointConfig, UtpStream};
+use grenache::utp::Config;
 use grenache::utp::wire::{Kind, Repr};
 use rand::SeedableRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -150,6 +151,38 @@ async fn the_acceptor_may_speak_first() {
     let mut greeting = [0; 7];
     near.read_exact(&mut greeting).await.unwrap();
     assert_eq!(&greeting, b"welcome");
+}
+
+#[tokio::test]
+async fn malformed_packets_are_counted_and_the_endpoint_goes_on() {
+    let net = network();
+    let (a, b) = (endpoint(&net), endpoint(&net));
+    assert_eq!(b.malformed(), 0);
+    // A STATE whose selective ack is longer than the packet.
+    let mut broken = vec![0x21, 1];
+    broken.resize(20, 0);
+    broken.extend([0, 200]);
+    a.send_datagram(b.local_addr(), broken.into());
+    let (mut near, mut far) = pair(&a, &b).await;
+    near.write_all(b"still there").await.unwrap();
+    far.read_exact(&mut [0; 11]).await.unwrap();
+    assert_eq!(b.malformed(), 1);
+}
+
+#[tokio::test]
+async fn settings_may_be_absurdly_long() {
+    let net = network();
+    let forever = Config::default()
+        .connect_timeout(Duration::MAX)
+        .give_up_after(Duration::MAX)
+        .idle_timeout(Some(Duration::MAX))
+        .keep_alive(Some(Duration::MAX))
+        .linger(Duration::MAX);
+    let bound = || Endpoint::bind(&net, "127.0.0.1:0".parse().unwrap(), EndpointConfig::default().utp(forever.clone()));
+    let (a, b) = (bound().unwrap(), bound().unwrap());
+    let (mut near, mut far) = pair(&a, &b).await;
+    near.write_all(b"x").await.unwrap();
+    far.read_exact(&mut [0]).await.unwrap();
 }
 
 #[tokio::test]

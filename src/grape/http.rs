@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -42,12 +43,19 @@ pub(super) struct Api {
     net: Net,
     handle: Handle,
     max_payload: usize,
+    /// Requests that were malformed.
+    malformed: Arc<AtomicU64>,
     _alive: mpsc::Sender<()>,
 }
 
 impl Api {
     pub(super) fn new(net: Net, handle: Handle, max_payload: usize, alive: mpsc::Sender<()>) -> Self {
-        Self { net, handle, max_payload, _alive: alive }
+        Self { net, handle, max_payload, malformed: Arc::default(), _alive: alive }
+    }
+
+    /// The count of malformed requests, which goes on.
+    pub(super) fn malformed_count(&self) -> Arc<AtomicU64> {
+        self.malformed.clone()
     }
 
     /// Accepts connections until it is dropped, and ends them then.
@@ -135,6 +143,7 @@ impl Api {
     }
 
     fn malformed(&self, from: SocketAddr, reason: &str) {
+        self.malformed.fetch_add(1, Ordering::Relaxed);
         self.net.emit(Event::Malformed { layer: "http", from, reason: reason.to_owned() });
     }
 }

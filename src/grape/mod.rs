@@ -25,6 +25,8 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -34,7 +36,7 @@ use self::driver::{Driver, Handle, Status};
 use self::http::Api;
 use self::krpc::NodeId;
 use self::node::{Node, NodeConfig, NodeStats};
-use crate::net::{Net, Task};
+use crate::net::{LONGEST_WAIT, Net, Task};
 
 mod bencode;
 mod driver;
@@ -56,6 +58,7 @@ pub struct Grape {
     api_addr: SocketAddr,
     id: NodeId,
     status: watch::Receiver<Status>,
+    malformed: Arc<AtomicU64>,
     tasks: Vec<Task>,
     /// Yields `None` once every task of this Grape is gone, and its sockets with them.
     gone: mpsc::Receiver<()>,
@@ -117,20 +120,20 @@ impl GrapeConfig {
 
     /// How long a service is stored after its last announce (default 120 s): between one and two times this.
     pub fn peer_max_age(mut self, age: Duration) -> Self {
-        self.node.peer_max_age = age;
+        self.node.peer_max_age = age.min(LONGEST_WAIT);
         self
     }
 
     /// How long what this Grape's own lookups found is given again (default half of `peer_max_age`): between one and
     /// two times this.
     pub fn cache_max_age(mut self, age: Duration) -> Self {
-        self.node.cache_max_age = Some(age);
+        self.node.cache_max_age = Some(age.min(LONGEST_WAIT));
         self
     }
 
     /// After how much silence another node is pinged (default 5 min, at least 10 s).
     pub fn liveness(mut self, silence: Duration) -> Self {
-        self.node.liveness = silence;
+        self.node.liveness = silence.min(LONGEST_WAIT);
         self
     }
 
@@ -203,8 +206,9 @@ impl Grape {
         let (handle, commands) = Handle::new();
         let driver = Driver::new(net.clone(), socket, node, rng, commands, status, api_addr.port(), alive.clone());
         let api = Api::new(net.clone(), handle, max_payload, alive);
+        let malformed = api.malformed_count();
         let tasks = vec![net.spawn(Box::pin(driver.run())), net.spawn(Box::pin(api.serve(listener)))];
-        Ok(Self { dht_addr, api_addr, id, status: watched, tasks, gone })
+        Ok(Self { dht_addr, api_addr, id, status: watched, malformed, tasks, gone })
     }
 
     /// Where the DHT node listens, with the port that was given.
@@ -233,6 +237,11 @@ impl Grape {
     /// What its DHT node holds and has seen.
     pub fn stats(&self) -> NodeStats {
         self.status.borrow().stats
+    }
+
+    /// How many HTTP requests were malformed: not HTTP, not JSON, or too long.
+    pub fn malformed_requests(&self) -> u64 {
+        self.malformed.load(Ordering::Relaxed)
     }
 
     /// Waits until `condition` holds for what its DHT node holds and has seen; gives that.

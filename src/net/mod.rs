@@ -172,3 +172,6 @@ pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
 
 /// The largest HTTP answer that is read, in bytes: 100 addresses or a value of 1000 bytes fit many times over.
 pub const MAX_HTTP_ANSWER: usize = 1 << 20;
+
+/// The longest time that a setting can ask for; longer ones count as this, since clocks cannot reach beyond.
+pub const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 60 * 60);

@@ -19,11 +19,8 @@ use super::message::RequestMessage;
 use super::pool::{Job, PoolLimits, Ticket};
 use crate::event::Event;
 use crate::link::Link;
-use crate::net::{Net, Rng};
+use crate::net::{LONGEST_WAIT, Net, Rng};
 use crate::transport::Endpoint;
-
-/// The longest timeout: far enough, and no clock overflows.
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Settings of a [`PeerRpcClient`].
 #[derive(Debug, Clone)]
@@ -63,7 +60,7 @@ impl ClientConfig {
 
     /// After how long without a request or reply a connection is closed (default 120 s, at most a year).
     pub fn inactivity_timeout(self, inactivity_timeout: Duration) -> Self {
-        Self { inactivity_timeout: inactivity_timeout.min(YEAR), ..self }
+        Self { inactivity_timeout: inactivity_timeout.min(LONGEST_WAIT), ..self }
     }
 
     /// The most requests in flight on one connection (default unlimited, at least 1); further ones wait.
@@ -104,7 +101,7 @@ impl RequestOptions {
     /// How long the request may take in all: lookup, connection, tries (default 60 s). Then it fails with
     /// [`RpcError::Timeout`]. At most a year.
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout: timeout.min(YEAR), ..self }
+        Self { timeout: timeout.min(LONGEST_WAIT), ..self }
     }
 
     /// How often it is tried anew where its connection failed (default 1): at another address, where a key has one.

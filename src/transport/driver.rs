@@ -211,6 +211,10 @@ impl Driver {
             if narrow {
                 inner.remember_narrow_path(conn.peer);
             }
+            if error.is_some() && !initiator {
+                // Nobody has accepted it yet, and nothing can be done with it any more.
+                inner.backlog.retain(|waiting| !Arc::ptr_eq(waiting, conn));
+            }
         }
         if gone {
             self.shared.inner().remove(key, conn);

@@ -160,6 +160,11 @@ impl Endpoint {
         self.handle.shared.inner().dropped_datagrams
     }
 
+    /// How many datagrams looked like µTP and were malformed; they were dropped.
+    pub fn malformed(&self) -> u64 {
+        self.handle.shared.inner().malformed
+    }
+
     /// Every datagram from now on that is not µTP. Each subscriber gets them all; a slow one skips the oldest.
     pub fn datagrams(&self) -> broadcast::Receiver<Datagram> {
         self.handle.shared.datagrams.subscribe()

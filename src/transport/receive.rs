@@ -69,6 +69,7 @@ impl Driver {
         let packet = match Repr::parse(bytes) {
             Ok(packet) => packet,
             Err(error) => {
+                self.shared.inner().malformed += 1;
                 return self.shared.net.emit(Event::Malformed { layer: "utp", from, reason: error.to_string() });
             }
         };

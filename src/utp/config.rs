@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::congestion::{self, Factory};
 use super::wire::HEADER_LEN;
+use crate::net::LONGEST_WAIT;
 
 /// The least that [`Config::max_datagram`] can be set to: what every path is taken to carry, as libutp does.
 pub const MIN_DATAGRAM: usize = 576;
@@ -49,33 +50,33 @@ impl Default for Config {
 impl Config {
     /// How long a connection attempt may take, and how long a half-open one from a peer is kept (default 10 s).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = timeout.min(LONGEST_WAIT);
         self
     }
 
     /// How long packets are retransmitted without any being acked until the peer counts as gone (default 30 s).
     pub fn give_up_after(mut self, timeout: Duration) -> Self {
-        self.give_up_after = timeout;
+        self.give_up_after = timeout.min(LONGEST_WAIT);
         self
     }
 
     /// How long nothing at all may arrive (default 10 min; `None`: for ever). Should be several times the peer's
     /// keep-alive, 29 s for libutp's and ours.
     pub fn idle_timeout(mut self, timeout: Option<Duration>) -> Self {
-        self.idle_timeout = timeout;
+        self.idle_timeout = timeout.map(|timeout| timeout.min(LONGEST_WAIT));
         self
     }
 
     /// After how long without sending a keep-alive is sent, which also keeps NAT bindings (default 29 s; `None`: never).
     pub fn keep_alive(mut self, interval: Option<Duration>) -> Self {
-        self.keep_alive = interval;
+        self.keep_alive = interval.map(|interval| interval.min(LONGEST_WAIT));
         self
     }
 
     /// How long a connection that its user has dropped may go on delivering what was written, until it is ended with
     /// a RESET (default 60 s).
     pub fn linger(mut self, timeout: Duration) -> Self {
-        self.linger = timeout;
+        self.linger = timeout.min(LONGEST_WAIT);
         self
     }
 
