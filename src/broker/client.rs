@@ -52,9 +52,10 @@ impl From<SocketAddr> for BrokerAddress {
 
 /// Registers a peer with a broker and punches the peers of the other role.
 ///
-/// Both sides punch, at the port that the broker sees and at the few after it ([`PREDICTED_PORTS`]): a NAT whose filtering depends on the address lets in only whom its own host has sent to. What
-/// registers and punches must be on the same [`Endpoint`](crate::transport::Endpoint) as what then serves or
-/// requests, for the broker tells the address of the mapping that it sees.
+/// Both sides punch, at the port that the broker sees and at the few after it ([`PREDICTED_PORTS`]): a NAT whose
+/// filtering depends on the address lets in only whom its own host has sent to. What registers and punches must be on
+/// the same [`Endpoint`](crate::transport::Endpoint) as what then serves or requests, for the broker tells the address
+/// of the mapping that it sees.
 ///
 /// ```no_run
 /// use grenache::broker::BrokerClient;

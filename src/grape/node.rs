@@ -524,7 +524,7 @@ impl Node {
     fn ask(&mut self, now: Instant, to: SocketAddrV4, operation: Option<OperationId>, query: Query) {
         let transaction = self.queries.add(now, Asked { to, operation });
         let message = Message { transaction: transaction.to_vec(), body: Body::Query { sender: Some(self.id), query } };
-        // Not dropped at the limit: their number is bounded by that of the operations.
+        // Not dropped at the limit: their number is bounded by that of the operations and of the nodes to ping.
         self.transmits.push_back((to, message.encode()));
     }
 

@@ -100,10 +100,10 @@ impl HttpClient for HostNetwork {
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .body(body);
         Box::pin(async move {
-            let mut answer = request.send().await.map_err(io::Error::other)?;
+            let mut answer = request.send().await.map_err(with_causes)?;
             let status = answer.status().as_u16();
             let mut body = BytesMut::new();
-            while let Some(chunk) = answer.chunk().await.map_err(io::Error::other)? {
+            while let Some(chunk) = answer.chunk().await.map_err(with_causes)? {
                 if body.len() + chunk.len() > MAX_HTTP_ANSWER {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is larger than 1 MiB"));
                 }
@@ -112,6 +112,18 @@ impl HttpClient for HostNetwork {
             Ok((status, body.freeze()))
         })
     }
+}
+
+/// An error with what caused it: reqwest's own text ends at the URL.
+fn with_causes(error: reqwest::Error) -> io::Error {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    io::Error::other(text)
 }
 
 #[derive(Debug)]
