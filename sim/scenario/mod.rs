@@ -98,6 +98,7 @@ use std::time::Duration;
 mod error;
 mod expect;
 pub mod model;
+mod offers;
 mod program;
 mod raw;
 mod read;
@@ -140,6 +141,7 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
     }
     let topology = topology::topology(&mut problems, &raw);
     let programs = program::programs(&mut problems, &raw, &topology, time_limit);
+    offers::check_offers(&mut problems, &raw);
     let faults = expect::faults(&mut problems, &raw, &topology, time_limit);
     let expectations = expect::expectations(&mut problems, &raw, &topology, time_limit);
     problems.check()?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use tempfile::TempDir;
 
-/// Two Grapes and a lookup that finds nothing, so that its expectation fails.
+/// Two Grapes and a lookup that finds nothing in time, so that its expectation fails.
 const FAILS: &str = r#"
 time-limit = "3s"
 
@@ -35,6 +35,13 @@ service = "nobody"
 [[expect]]
 found = { at = "second", service = "nobody" }
 within = "2s"
+
+[[program]]
+node = "second"
+run = "announce"
+start = "2500ms"
+service = "nobody"
+port = 1337
 "#;
 
 fn grenache() -> Command {
@@ -233,8 +240,8 @@ fn passing_is_quiet() {
 #[test]
 fn a_run_that_expects_nothing_says_so() {
     let folder = folder();
-    let nothing = FAILS.split("[[expect]]").next().expect("the part before");
-    let path = file(&folder, "nothing.toml", nothing);
+    let expected = "[[expect]]\nfound = { at = \"second\", service = \"nobody\" }\nwithin = \"2s\"\n";
+    let path = file(&folder, "nothing.toml", &FAILS.replace(expected, ""));
     for args in [["run", "--seed", "3"], ["run", "--seeds", "0..2"]] {
         let passed = ran(grenache().args(args).arg(&path));
         assert_eq!(passed.code, 0, "{}{}", passed.stdout, passed.stderr);
