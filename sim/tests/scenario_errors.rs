@@ -654,6 +654,45 @@ crash = "server"
 }
 
 #[test]
+fn lists_with_one_bracket() {
+    assert_snapshot!(errors(
+        r#"
+[node.server]
+address = "157.81.109.241"
+[program]
+node = "server"
+run = "grape"
+[program]
+node = "server"
+run = "lookup"
+[fault]
+at = "1s"
+[ program ]
+node = "server"
+[fault]
+at = "2s"
+[node.server]
+address = "157.81.109.242"
+"#
+    ));
+}
+
+#[test]
+fn a_partition_of_nodes() {
+    assert_snapshot!(errors_with(
+        r#"
+[[fault]]
+at = "1s"
+partition = ["server", "laptop"]
+
+[[fault]]
+at = "1s"
+partition = ["server", ["laptop"]]
+"#
+    ));
+}
+
+#[test]
 fn addresses_that_are_none() {
     assert_snapshot!(errors_with(
         r#"
