@@ -56,8 +56,8 @@
 //! is announced by one.
 //!
 //! A client's `timeout` spans one try of a request, with its lookup and its connection, but not the wait for a punch.
-//! `retries` is how often the requests that failed, be it with a worker's error, are sent again, each time a second
-//! later and after a lookup or a punch of their own. All `requests` are sent at once, and each has its own answer.
+//! `retries` is how often the requests that failed, be it with a worker's error, are sent again: half a second later,
+//! from the lookup or the wait for a punch on. All `requests` are sent at once, and each has its own answer.
 //!
 //! A node's name in `bootstrap`, `grape` and `found.address` stands for its address as it is seen from where it is
 //! used: its own on the same network, else that of the outermost NAT between.
