@@ -61,15 +61,15 @@ struct RunArgs {
     #[arg(long, value_enum, default_value_t = Backend::Sim)]
     on: Backend,
     /// The seed, in place of the file's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// A run for each of these seeds: A..B without B, A..=B with it
-    #[arg(long, value_name = "A..B", conflicts_with = "seed")]
+    #[arg(long, value_name = "A..B", allow_negative_numbers = true, conflicts_with = "seed")]
     seeds: Option<Seeds>,
     /// Write each run's events to DIR/NAME-SEED/events.jsonl
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Write the results to FILE: an object with `runs`, each with file, name, seed, verdict, simulated_ns,
+    /// Write the results to FILE (`-` is standard output, and what people read goes to standard error): an object with `runs`, each with file, name, seed, verdict, simulated_ns,
     /// wall_ns, expectations, replay
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -99,6 +99,11 @@ impl From<Backend> for On {
     }
 }
 
+/// Reads a seed.
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a seed: a seed is a whole number, 0 or more"))
+}
+
 /// The most seeds that one command runs.
 const MAX_SEEDS: u64 = 1_000_000;
 
@@ -114,13 +119,10 @@ impl FromStr for Seeds {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (from, to) = text.split_once("..").ok_or("write A..B, such as 0..100")?;
-        let number = |text: &str| {
-            text.parse::<u64>().map_err(|_| format!("`{text}` is not a seed: a seed is a whole number, 0 or more"))
-        };
-        let from = number(from)?;
+        let from = seed(from)?;
         let to = match to.strip_prefix('=') {
-            Some(last) => number(last)?.checked_add(1).ok_or("the last seed is too large")?,
-            None => number(to)?,
+            Some(last) => seed(last)?.checked_add(1).ok_or("the last seed is too large")?,
+            None => seed(to)?,
         };
         if to <= from {
             return Err("there are no seeds in this range: B must be more than A".to_owned());

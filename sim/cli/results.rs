@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use grenache_sim::report::{Run, seconds};
+use grenache_sim::backend::On;
+use grenache_sim::report::{Run, RunResult, seconds};
 
 use super::Seeds;
 use super::files::ScenarioFile;
@@ -20,6 +21,7 @@ pub(super) struct Results {
     files: usize,
     passed: usize,
     failed: usize,
+    refused: usize,
     /// With several seeds: what is known of the file that is under way.
     sweep: Sweep,
 }
@@ -44,16 +46,17 @@ impl Results {
             files: files.len(),
             passed: 0,
             failed: 0,
+            refused: 0,
             sweep: Sweep::default(),
         }
     }
 
     /// Takes a result: the runs of a file follow each other.
     pub(super) fn tell(&mut self, terminal: &mut Terminal, run: &Run) {
-        if run.passed() {
-            self.passed += 1;
-        } else {
-            self.failed += 1;
+        match run.result {
+            _ if run.passed() => self.passed += 1,
+            RunResult::Refused(_) => self.refused += 1,
+            _ => self.failed += 1,
         }
         let Some(seeds) = self.seeds else {
             self.line(terminal, run);
@@ -63,37 +66,45 @@ impl Results {
         self.sweep.add(run);
         if self.sweep.runs == seeds.to - seeds.from {
             let sweep = std::mem::take(&mut self.sweep);
-            self.sweep_line(terminal, &sweep, seeds, &run.name);
+            self.sweep_line(terminal, &sweep, seeds, run);
         }
     }
 
-    /// One run in a line: verdict, name, seed, simulated time, wall time.
+    /// One run in a line: verdict, name, seed, simulated time, wall time. Real time has no seed and is told once.
     fn line(&self, terminal: &mut Terminal, run: &Run) {
         let verdict = verdict(terminal, run);
-        let simulated = run.simulated().map_or_else(|| "-".to_owned(), seconds);
         let (name_width, seed_width) = (self.name_width, self.seed_width);
+        let (name, wall, remark) = (&run.name, wall(run.wall), remark(run));
+        if run.on == On::Loopback {
+            terminal.line(format_args!("{verdict}  {name:<name_width$}  {wall:>8} real time{remark}"));
+            return;
+        }
+        let simulated = run.simulated().map_or_else(|| "-".to_owned(), seconds);
         terminal.line(format_args!(
-            "{verdict}  {:<name_width$}  seed {:<seed_width$}  {simulated:>11} simulated  {:>8} wall",
-            run.name,
+            "{verdict}  {name:<name_width$}  seed {:<seed_width$}  {simulated:>11} simulated  {wall:>8} wall{remark}",
             run.seed,
-            wall(run.wall),
         ));
     }
 
-    /// All runs of a file in a line, and each failure.
-    fn sweep_line(&self, terminal: &mut Terminal, sweep: &Sweep, seeds: Seeds, name: &str) {
+    /// All runs of a file in a line, and each failure. `last` is one of them.
+    fn sweep_line(&self, terminal: &mut Terminal, sweep: &Sweep, seeds: Seeds, last: &Run) {
         let verdict = match sweep.failures.first() {
             None => terminal.tone(Tone::Good, "ok     "),
             Some(failure) => verdict(terminal, failure),
         };
         let name_width = self.name_width;
-        terminal.line(format_args!(
-            "{verdict}  {name:<name_width$}  seeds {seeds}  {} of {} passed  {}  {:>8} wall",
-            sweep.passed,
-            sweep.runs,
-            sweep.spread(),
-            wall(sweep.wall),
-        ));
+        let (name, wall, remark) = (&last.name, wall(sweep.wall), remark(last));
+        let (passed, runs) = (sweep.passed, sweep.runs);
+        if last.on == On::Loopback {
+            terminal.line(format_args!(
+                "{verdict}  {name:<name_width$}  {passed} of {runs} passed  {wall:>8} real time{remark}"
+            ));
+        } else {
+            let spread = sweep.spread();
+            terminal.line(format_args!(
+                "{verdict}  {name:<name_width$}  seeds {seeds}  {passed} of {runs} passed{spread}  {wall:>8} wall{remark}"
+            ));
+        }
         for (number, failure) in sweep.failures.iter().enumerate() {
             if number < STORIES {
                 self.line(terminal, failure);
@@ -111,14 +122,18 @@ impl Results {
 
     /// The last line.
     pub(super) fn summarise(&self, terminal: &mut Terminal, wall_time: Duration) {
-        let runs = self.passed + self.failed;
-        let tone = if self.failed == 0 { Tone::Good } else { Tone::Plain };
+        let runs = self.passed + self.failed + self.refused;
+        let tone = if self.failed + self.refused == 0 { Tone::Good } else { Tone::Plain };
         let passed = terminal.tone(tone, &format!("{} passed", self.passed));
         let tone = if self.failed == 0 { Tone::Plain } else { Tone::Bad };
         let failed = terminal.tone(tone, &format!("{} failed", self.failed));
+        let refused = match self.refused {
+            0 => String::new(),
+            refused => format!(", {}", terminal.tone(Tone::Bad, &format!("{refused} refused"))),
+        };
         let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
         let (runs, files) = (plural(runs, "run"), plural(self.files, "file"));
-        terminal.line(format_args!("{passed}, {failed}: {runs} of {files} in {}", wall(wall_time)));
+        terminal.line(format_args!("{passed}, {failed}{refused}: {runs} of {files} in {}", wall(wall_time)));
     }
 }
 
@@ -134,14 +149,14 @@ impl Sweep {
         }
     }
 
-    /// The shortest, the middle and the longest simulated time of the runs that passed.
+    /// The shortest, the middle and the longest simulated time of the runs that passed; nothing where none did.
     fn spread(&self) -> String {
         let mut times = self.simulated.clone();
         times.sort();
         let (Some(min), Some(median), Some(max)) = (times.first(), times.get(times.len() / 2), times.last()) else {
-            return "none passed".to_owned();
+            return String::new();
         };
-        format!("min {} / median {} / max {} simulated", seconds(*min), seconds(*median), seconds(*max))
+        format!("  min {} / median {} / max {} simulated", seconds(*min), seconds(*median), seconds(*max))
     }
 }
 
@@ -151,6 +166,14 @@ fn verdict(terminal: &Terminal, run: &Run) -> String {
         2 => terminal.tone(Tone::Bad, "REFUSED"),
         3 => terminal.tone(Tone::Bad, "DIFFERS"),
         _ => terminal.tone(Tone::Bad, "FAILED "),
+    }
+}
+
+/// What is to be known of a run that passed without having been tested.
+fn remark(run: &Run) -> &'static str {
+    match &run.result {
+        RunResult::Done(outcome) if outcome.expectations.is_empty() => "  nothing is expected",
+        _ => "",
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs;
+use std::io::{self, Write};
 use std::num::NonZero;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +34,9 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
     if args.twice && on == On::Loopback {
         terminal.error("error: --twice compares runs of the simulator; real time is never the same twice");
         return Exit::WRONG;
+    }
+    if args.json.as_deref().is_some_and(is_stdout) {
+        terminal.step_aside();
     }
     let Some(files) = files::load(terminal, &args.paths) else { return Exit::WRONG };
     if args.out.is_some()
@@ -146,8 +150,21 @@ fn in_parallel(
     });
 }
 
-fn write_json(path: &Path, runs: &[Run], wall: Duration) -> std::io::Result<()> {
+/// Whether `--json` means standard output.
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+fn write_json(path: &Path, runs: &[Run], wall: Duration) -> io::Result<()> {
     let mut text = serde_json::to_string_pretty(&JsonReport::new(runs, wall))?;
     text.push('\n');
-    fs::write(path, text)
+    if !is_stdout(path) {
+        return fs::write(path, text);
+    }
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Nobody wants the rest, as with lines.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }

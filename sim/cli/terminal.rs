@@ -14,6 +14,8 @@ const WIDTHS: std::ops::RangeInclusive<usize> = 60..=120;
 pub(super) struct Terminal {
     colour: bool,
     closed: bool,
+    /// Whether standard output is for something else, and lines go to standard error.
+    aside: bool,
     progress: Option<ProgressBar>,
 }
 
@@ -27,13 +29,22 @@ pub(super) enum Tone {
 
 impl Terminal {
     pub(super) fn new() -> Self {
-        Self { colour: wants_colour(&io::stdout()), closed: false, progress: None }
+        Self { colour: wants_colour(&io::stdout()), closed: false, aside: false, progress: None }
     }
 
-    /// Writes a line to standard output.
+    /// Keeps standard output free: from now on lines go to standard error.
+    pub(super) fn step_aside(&mut self) {
+        self.aside = true;
+        self.colour = wants_colour(&io::stderr());
+    }
+
+    /// Writes a line to standard output, or beside it.
     pub(super) fn line(&mut self, line: impl fmt::Display) {
         if self.closed {
             return;
+        }
+        if self.aside {
+            return self.error(line);
         }
         let write = || {
             let mut out = io::stdout().lock();

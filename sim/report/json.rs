@@ -12,7 +12,7 @@ use crate::backend::On;
 /// | key | |
 /// |---|---|
 /// | `version` | of grenache |
-/// | `passed`, `failed` | how many runs passed, and how many did not for whatever reason |
+/// | `passed`, `failed`, `refused` | how many runs passed, how many failed in whatever way, and how many could not run |
 /// | `wall_ns` | how long all took, in nanoseconds of real time |
 /// | `runs` | the runs, in the order of the command line |
 ///
@@ -33,6 +33,7 @@ pub struct JsonReport<'a> {
     version: &'static str,
     passed: usize,
     failed: usize,
+    refused: usize,
     wall_ns: u64,
     runs: Vec<JsonRun<'a>>,
 }
@@ -41,10 +42,12 @@ impl<'a> JsonReport<'a> {
     /// A report of `runs`, which took `wall` together.
     pub fn new(runs: &'a [Run], wall: Duration) -> Self {
         let passed = runs.iter().filter(|run| run.passed()).count();
+        let refused = runs.iter().filter(|run| matches!(run.result, RunResult::Refused(_))).count();
         Self {
             version: env!("CARGO_PKG_VERSION"),
             passed,
-            failed: runs.len() - passed,
+            failed: runs.len() - passed - refused,
+            refused,
             wall_ns: nanos(wall),
             runs: runs.iter().map(JsonRun::new).collect(),
         }

@@ -13,6 +13,7 @@ use super::topology::{Topology, defined};
 /// Makes faults of the file's tables, in its order.
 pub(super) fn faults(problems: &mut Problems, file: &File, topology: &Topology, limit: Duration) -> Vec<Fault> {
     check_restarts(problems, file);
+    check_crashes(problems, file);
     file.faults
         .iter()
         .filter_map(|table| {
@@ -57,6 +58,36 @@ fn check_restarts(problems: &mut Problems, file: &File) {
             problems
                 .add(node.span(), format!("`{}` is not down at this moment: it cannot be restarted", node.get_ref()))
                 .help("crash it first, with a fault that has no `lasts`");
+        }
+    }
+}
+
+/// Only what is up can crash.
+fn check_crashes(problems: &mut Problems, file: &File) {
+    let faults = || file.faults.iter().map(Spanned::get_ref);
+    let mut crashes: Vec<(&FaultTable, &Text)> =
+        faults().filter_map(|fault| fault.crash.as_ref().map(|node| (fault, node))).collect();
+    crashes.sort_by_key(|(fault, _)| fault.at.get_ref().0);
+    for (index, (again, node)) in crashes.iter().enumerate() {
+        let at = again.at.get_ref().0;
+        let before = crashes[..index].iter().rev().find(|(_, other)| other.get_ref() == node.get_ref());
+        let Some((earlier, first)) = before else { continue };
+        let begun = earlier.at.get_ref().0;
+        let restarted = faults().any(|fault| {
+            let same = fault.restart.as_ref().is_some_and(|restarted| restarted.get_ref() == node.get_ref());
+            let moment = fault.at.get_ref().0;
+            same && begun < moment && moment < at
+        });
+        let up = match &earlier.lasts {
+            Some(lasts) => begun.saturating_add(lasts.get_ref().0) <= at && begun < at,
+            None => restarted,
+        };
+        if !up {
+            problems
+                .add(node.span(), format!("`{}` is down already at this moment: it cannot crash", node.get_ref()))
+                .help("have it up again before: by a `restart`, or by a shorter `lasts` of the crash before")
+                .label("crashes again")
+                .also(first.span(), "is down from here on");
         }
     }
 }
@@ -225,18 +256,47 @@ fn kind_name(program: &ProgramTable) -> &'static str {
     }
 }
 
+/// The longest value that reports show, in characters.
+const SHOWN: usize = 120;
+
+/// A value as reports show it: its beginning, where it is long.
+fn cut(value: impl ToString) -> String {
+    let text = value.to_string();
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// An expectation as reports say it.
 fn in_words(kind: &ExpectationKind) -> String {
     match kind {
         ExpectationKind::Reply { from, to, value, count } => {
             let times = if *count == 1 { String::new() } else { format!(" {count} times") };
             let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
-            format!("{to} gets the reply {value}{from}{times}")
+            format!("{to} gets the reply {}{from}{times}", cut(value))
         }
-        ExpectationKind::Failed { to, error } => format!("a request of {to} fails with {error:?}"),
+        ExpectationKind::Failed { to, error } => format!("a request of {to} fails with {}", cut(format!("{error:?}"))),
         ExpectationKind::Punched { at, by: Some(by) } => format!("{at} is punched by {by}"),
         ExpectationKind::Punched { at, by: None } => format!("{at} is punched"),
-        ExpectationKind::Found { at, service, address: Some(address) } => format!("{at} finds {service} at {address}"),
-        ExpectationKind::Found { at, service, address: None } => format!("{at} finds {service}"),
+        ExpectationKind::Found { at, service, address: Some(address) } => {
+            format!("{at} finds {} at {address}", cut(service))
+        }
+        ExpectationKind::Found { at, service, address: None } => format!("{at} finds {}", cut(service)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_values_are_cut() {
+        let short = "é".repeat(SHOWN);
+        assert_eq!(cut(&short), short);
+        assert_eq!(cut(format!("{short}é")), format!("{short}…"));
+        let value = serde_json::Value::from("x".repeat(1 << 20));
+        let text = in_words(&ExpectationKind::Reply { from: None, to: "client".into(), value, count: 1 });
+        assert_eq!(text, format!("client gets the reply \"{}…", "x".repeat(SHOWN - 1)));
     }
 }

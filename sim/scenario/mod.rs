@@ -16,7 +16,7 @@
 //! | `address` | the next free in 198.51.100.0/24, or in the LAN it is behind | its outer address |
 //! | `lan` | `"192.168.1.0/24"` | the network behind it; two NATs may have the same |
 //! | `behind` | the internet | the NAT that it is behind |
-//! | `link` | perfect | its uplink |
+//! | `link` | 1 ms each way and nothing else | its uplink |
 //! | `mapping` | `"endpoint-independent"` | or `"address-dependent"`, `"address-and-port-dependent"` (RFC 4787, 4.1) |
 //! | `filtering` | `"address-and-port-dependent"` | or `"address-dependent"`, `"endpoint-independent"` (RFC 4787, 5) |
 //! | `ports` | `"preserving"` | or `"random"` (RFC 4787, 4.2.1) |
@@ -35,7 +35,7 @@
 //! |---|---|---|
 //! | `address` | the next free in 203.0.113.0/24, or in the LAN it is behind (from its second host on) | |
 //! | `behind` | the internet | the NAT that it is behind |
-//! | `link` | perfect | to the internet, or to its LAN |
+//! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
 //!
 //! | `[[program]]` | default | |
 //! |---|---|---|
@@ -51,6 +51,13 @@
 //! | `"broker"` | `service` required; `port = 0` (any) |
 //! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"` |
 //! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), or `broker = "SERVICE"`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//!
+//! A worker's or client's `broker` and a client's `service` are offered by a program of the file; what is looked up
+//! is announced by one.
+//!
+//! A client's `timeout` spans one try of a request, with its lookup and its connection, but not the wait for a punch.
+//! `retries` is how often the requests that failed, be it with a worker's error, are sent again: half a second later,
+//! from the lookup or the wait for a punch on. All `requests` are sent at once, and each has its own answer.
 //!
 //! A node's name in `bootstrap`, `grape` and `found.address` stands for its address as it is seen from where it is
 //! used: its own on the same network, else that of the outermost NAT between.
@@ -71,6 +78,9 @@
 //! | `failed = { to = "NODE", error = "TEXT" }` | a client's request ended in an error with this in its message |
 //! | `punched = { at = "NODE", by = "NODE" }` | a punch arrived (`by` may be left out) |
 //! | `found = { at = "NODE", service = "NAME", address = "NODE:PORT" }` | a lookup found the name (`address` may be left out) |
+//!
+//! A run ends as soon as every expectation is decided, met or not, and at `time-limit` at the latest: a fault or a
+//! program that would begin later never does. Without expectations it goes on until `time-limit`.
 //!
 //! ```
 //! let scenario = grenache_sim::scenario::parse("lonely.toml", r#"
@@ -98,6 +108,7 @@ use std::time::Duration;
 mod error;
 mod expect;
 pub mod model;
+mod offers;
 mod program;
 mod raw;
 mod read;
@@ -140,6 +151,7 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
     }
     let topology = topology::topology(&mut problems, &raw);
     let programs = program::programs(&mut problems, &raw, &topology, time_limit);
+    offers::check_offers(&mut problems, &raw);
     let faults = expect::faults(&mut problems, &raw, &topology, time_limit);
     let expectations = expect::expectations(&mut problems, &raw, &topology, time_limit);
     problems.check()?;

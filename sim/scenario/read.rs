@@ -8,6 +8,9 @@ use toml::de::{DeTable, DeValue};
 use super::error::{LoadError, Problems, suggestion};
 use super::raw::{ExpectTable, FaultTable, File, Head, ProgramTable, Text};
 
+/// The lists of tables, which are written with two brackets.
+const LISTS: &[&str] = &["program", "fault", "expect"];
+
 /// What may stand at the top of a file.
 const TOP: &[&str] = &["description", "seed", "time-limit", "nat", "link", "node", "program", "fault", "expect"];
 
@@ -17,8 +20,21 @@ type Entry<'i> = Spanned<DeValue<'i>>;
 pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
     let text = problems.text().to_owned();
     let (document, errors) = DeTable::parse_recoverable(&text);
+    let mut told = Vec::new();
     for error in errors {
         let span = error.span().unwrap_or_default();
+        // A list's table with one bracket is a duplicate from the second time on, and so is each of its keys.
+        if error.message() == "duplicate key"
+            && let Some(list) = list_with_one_bracket(&text, span.start)
+        {
+            if !told.contains(&list) {
+                told.push(list);
+                problems
+                    .add(span, format!("there are several [{list}]: each is written [[{list}]], with two brackets"))
+                    .label("used again");
+            }
+            continue;
+        }
         problems.add(span, format!("this is not TOML: {}", error.message()));
     }
     problems.check()?;
@@ -35,7 +51,7 @@ pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
             "link" => file.links = named(problems, "link", value),
             "node" => file.nodes = named(problems, "node", value),
             "program" => file.programs = each(problems, "program", value, program),
-            "fault" => file.faults = each(problems, "fault", value, table::<FaultTable>),
+            "fault" => file.faults = each(problems, "fault", value, fault),
             "expect" => file.expects = each(problems, "expect", value, table::<ExpectTable>),
             unknown => {
                 let help = suggestion("allowed here", unknown, TOP);
@@ -48,6 +64,17 @@ pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
     }
     problems.check()?;
     Ok(file)
+}
+
+/// The list whose table this place is in, where its name stands in one bracket.
+fn list_with_one_bracket(text: &str, at: usize) -> Option<&'static str> {
+    let line_end = text.get(at..)?.find('\n').map_or(text.len(), |length| at + length);
+    let header = text.get(..line_end)?.lines().rev().map(str::trim_start).find(|line| {
+        // A line of an array may begin with a bracket too; after a table's come letters or another bracket.
+        line.strip_prefix('[').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_alphabetic() || c == '['))
+    })?;
+    let name = header.strip_prefix('[')?.split_once(']')?.0.trim();
+    LISTS.iter().find(|list| **list == name).copied()
 }
 
 /// `[kind.NAME]` tables, in the file's order.
@@ -126,6 +153,24 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
     }
 }
 
+/// A `[[fault]]`. Groups of a partition are easily taken for nodes.
+fn fault(problems: &mut Problems, value: Entry<'_>) -> Option<FaultTable> {
+    if let Some(partition) = value.get_ref().get("partition")
+        && let Some(nodes) = partition.get_ref().as_array()
+        && nodes.iter().any(|node| node.get_ref().is_str())
+    {
+        let groups: Vec<String> =
+            nodes.iter().filter_map(|node| node.get_ref().as_str()).map(|node| format!("[{node:?}]")).collect();
+        let help = match groups.as_slice() {
+            [a, b] if nodes.len() == 2 => format!("write partition = [{a}, {b}]"),
+            _ => "write partition = [[\"a\"], [\"b\", \"c\"]]".to_owned(),
+        };
+        problems.add(partition.span(), "a partition is between two groups of nodes, each in brackets").help(help);
+        return None;
+    }
+    table(problems, value)
+}
+
 /// One table, by serde.
 fn table<'i, T: Deserialize<'i>>(problems: &mut Problems, value: Entry<'i>) -> Option<T> {
     let span = value.span();
@@ -143,6 +188,9 @@ fn table<'i, T: Deserialize<'i>>(problems: &mut Problems, value: Entry<'i>) -> O
     }
 }
 
+/// RFC 4787's word for what RFC 3489 called symmetric.
+const PER_DESTINATION: &str = "address-and-port-dependent";
+
 /// serde's message in this file format's words: a message, and what to do.
 fn in_words(message: &str) -> (String, Option<String>) {
     let message = message.trim_end();
@@ -150,7 +198,12 @@ fn in_words(message: &str) -> (String, Option<String>) {
         return (format!("unknown key `{got}`"), Some(suggestion("allowed here", got, &allowed)));
     }
     if let Some((got, allowed)) = refused(message, "unknown variant ") {
-        return (format!("`{got}` is not one of the values allowed here"), Some(suggestion("allowed", got, &allowed)));
+        let help = if got == "symmetric" && allowed.contains(&PER_DESTINATION) {
+            format!("what is often called \"symmetric\" is \"{PER_DESTINATION}\"; allowed: {}", allowed.join(", "))
+        } else {
+            suggestion("allowed", got, &allowed)
+        };
+        return (format!("`{got}` is not one of the values allowed here"), Some(help));
     }
     if let Some(key) = message.strip_prefix("missing field ") {
         return (format!("the key {key} is missing"), None);

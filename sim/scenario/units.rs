@@ -58,8 +58,8 @@ trait Text: Sized {
     const WHAT: &'static str;
     /// How one is written.
     const EXAMPLE: &'static str;
-    /// The unit that a bare number is told to have; `None` where it has none.
-    const UNIT: Option<&'static str>;
+    /// The units that a bare number is told to have; empty where it has none.
+    const UNITS: &'static [&'static str];
 
     fn parse(text: &str) -> Result<Self, String>;
 }
@@ -67,7 +67,7 @@ trait Text: Sized {
 impl Text for Time {
     const WHAT: &'static str = "a duration";
     const EXAMPLE: &'static str = "20ms";
-    const UNIT: Option<&'static str> = Some("ms");
+    const UNITS: &'static [&'static str] = &["s", "ms"];
 
     fn parse(text: &str) -> Result<Self, String> {
         const UNITS: &[(&str, u128)] = &[
@@ -91,7 +91,7 @@ impl Text for Time {
 impl Text for Percentage {
     const WHAT: &'static str = "a percentage";
     const EXAMPLE: &'static str = "0.5%";
-    const UNIT: Option<&'static str> = Some("%");
+    const UNITS: &'static [&'static str] = &["%"];
 
     fn parse(text: &str) -> Result<Self, String> {
         let billionths = quantity::<Self>(text, &[("%", ONE)], "a billionth")?;
@@ -105,7 +105,7 @@ impl Text for Percentage {
 impl Text for Rate {
     const WHAT: &'static str = "a rate";
     const EXAMPLE: &'static str = "50 Mbit/s";
-    const UNIT: Option<&'static str> = Some(" Mbit/s");
+    const UNITS: &'static [&'static str] = &[" Mbit/s"];
 
     fn parse(text: &str) -> Result<Self, String> {
         const UNITS: &[(&str, u128)] =
@@ -121,7 +121,7 @@ impl Text for Rate {
 impl Text for Size {
     const WHAT: &'static str = "a size";
     const EXAMPLE: &'static str = "256 KiB";
-    const UNIT: Option<&'static str> = Some(" KiB");
+    const UNITS: &'static [&'static str] = &[" KiB"];
 
     fn parse(text: &str) -> Result<Self, String> {
         const UNITS: &[(&str, u128)] = &[
@@ -144,7 +144,7 @@ impl Text for Size {
 impl Text for Address {
     const WHAT: &'static str = "an IPv4 address";
     const EXAMPLE: &'static str = "198.51.100.10";
-    const UNIT: Option<&'static str> = None;
+    const UNITS: &'static [&'static str] = &[];
 
     fn parse(text: &str) -> Result<Self, String> {
         Ipv4Addr::from_str(text).map(Self).map_err(|_| not_one::<Self>(text))
@@ -154,7 +154,7 @@ impl Text for Address {
 impl Text for Lan {
     const WHAT: &'static str = "an IPv4 network";
     const EXAMPLE: &'static str = "192.168.1.0/24";
-    const UNIT: Option<&'static str> = None;
+    const UNITS: &'static [&'static str] = &[];
 
     fn parse(text: &str) -> Result<Self, String> {
         let net = Ipv4Net::from_str(text).map_err(|_| not_one::<Self>(text))?;
@@ -168,7 +168,7 @@ impl Text for Lan {
 impl Text for Endpoint {
     const WHAT: &'static str = "an address with a port";
     const EXAMPLE: &'static str = "server:20001";
-    const UNIT: Option<&'static str> = None;
+    const UNITS: &'static [&'static str] = &[];
 
     fn parse(text: &str) -> Result<Self, String> {
         let (host, port) = text.rsplit_once(':').ok_or_else(|| {
@@ -202,8 +202,8 @@ fn quantity<T: Text>(text: &str, units: &[(&str, u128)], finest: &str) -> Result
     let billionths = billionths(number).ok_or_else(|| not_one::<T>(text))?;
     let allowed = || units.iter().map(|(unit, _)| *unit).collect::<Vec<_>>().join(", ");
     if unit.is_empty() {
-        let unit = T::UNIT.unwrap_or_default();
-        return Err(format!("`{text}` has no unit: write \"{text}{unit}\", if that is meant (units: {})", allowed()));
+        let written = with_units::<T>(text);
+        return Err(format!("`{text}` has no unit: write {written}, if that is meant (units: {})", allowed()));
     }
     let Some((_, factor)) = units.iter().find(|(name, _)| *name == unit) else {
         return Err(format!("`{unit}` is not a unit of {what} (units: {})", allowed()));
@@ -257,10 +257,15 @@ impl<T: Text> Visitor<'_> for TextVisitor<T> {
 
 fn bare<T: Text>(number: impl fmt::Display) -> String {
     let what = T::WHAT;
-    match T::UNIT {
-        Some(unit) => format!("{what} is written in quotes with its unit: \"{number}{unit}\", if that is meant"),
-        None => format!("{what} is written in quotes, such as \"{}\"", T::EXAMPLE),
+    if T::UNITS.is_empty() {
+        return format!("{what} is written in quotes, such as \"{}\"", T::EXAMPLE);
     }
+    format!("{what} is written in quotes with its unit: {}, if that is meant", with_units::<T>(number))
+}
+
+/// A bare number with each unit that it may have been meant to have: `"30s" or "30ms"`.
+fn with_units<T: Text>(number: impl fmt::Display) -> String {
+    T::UNITS.iter().map(|unit| format!("\"{number}{unit}\"")).collect::<Vec<_>>().join(" or ")
 }
 
 macro_rules! read_as_text {

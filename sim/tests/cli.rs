@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use tempfile::TempDir;
 
-/// Two Grapes and a lookup that finds nothing, so that its expectation fails.
+/// Two Grapes and a lookup that finds nothing in time, so that its expectation fails.
 const FAILS: &str = r#"
 time-limit = "3s"
 
@@ -35,6 +35,13 @@ service = "nobody"
 [[expect]]
 found = { at = "second", service = "nobody" }
 within = "2s"
+
+[[program]]
+node = "second"
+run = "announce"
+start = "2500ms"
+service = "nobody"
+port = 1337
 "#;
 
 fn grenache() -> Command {
@@ -137,7 +144,8 @@ fn wrong_usage_is_told() {
         (&["run", "--seeds", "5", "x.toml"], "0..100"),
         (&["run", "--seeds", "5..5", "x.toml"], "B must be more than A"),
         (&["run", "--seeds", "a..b", "x.toml"], "`a` is not a seed"),
-        (&["run", "--seed", "-1", "x.toml"], "-1"),
+        (&["run", "--seed", "-1", "x.toml"], "`-1` is not a seed: a seed is a whole number"),
+        (&["run", "--seed", "x", "x.toml"], "`x` is not a seed: a seed is a whole number"),
         (&["run", "--seed", "1", "--seeds", "0..2", "x.toml"], "cannot be used with"),
         (&["run", "--on", "moon", "x.toml"], "sim, loopback"),
         (&["run", "--jobs", "0", "x.toml"], "0"),
@@ -157,6 +165,8 @@ fn a_file_that_needs_nats_is_refused_on_loopback() {
     assert_eq!(refused.code, 2);
     assert!(refused.stdout.contains("punch-simple"), "{}", refused.stdout);
     assert!(refused.stdout.contains("--on sim"), "it says which backend can run it: {}", refused.stdout);
+    assert!(refused.stdout.contains("0 passed, 0 failed, 1 refused: 1 run of 1 file"), "{}", refused.stdout);
+    assert!(!refused.stdout.contains("simulated") && !refused.stdout.contains("seed"), "{}", refused.stdout);
 }
 
 #[test]
@@ -212,6 +222,7 @@ fn several_seeds_are_one_line_and_each_failure() {
     let failed = ran(grenache().args(["run", "--seeds", "0..5", "--jobs", "2"]).arg(&path));
     assert_eq!(failed.code, 1, "{}{}", failed.stdout, failed.stderr);
     assert!(failed.stdout.contains("seeds 0..5  0 of 5 passed"), "{}", failed.stdout);
+    assert!(!failed.stdout.contains("none passed"), "it is said already: {}", failed.stdout);
     assert_eq!(failed.stdout.matches("NOT MET").count(), 3, "the first failures in full: {}", failed.stdout);
     for seed in 0..5 {
         assert!(failed.stdout.contains(&format!("--seed {seed} ")), "{}", failed.stdout);
@@ -224,6 +235,29 @@ fn passing_is_quiet() {
     assert_eq!(passed.code, 0, "{}{}", passed.stdout, passed.stderr);
     assert_eq!(passed.stdout.lines().count(), 2, "a line and the summary: {}", passed.stdout);
     assert_eq!(passed.stderr, "");
+}
+
+#[test]
+fn a_run_that_expects_nothing_says_so() {
+    let folder = folder();
+    let expected = "[[expect]]\nfound = { at = \"second\", service = \"nobody\" }\nwithin = \"2s\"\n";
+    let path = file(&folder, "nothing.toml", &FAILS.replace(expected, ""));
+    for args in [["run", "--seed", "3"], ["run", "--seeds", "0..2"]] {
+        let passed = ran(grenache().args(args).arg(&path));
+        assert_eq!(passed.code, 0, "{}{}", passed.stdout, passed.stderr);
+        assert_eq!(passed.stdout.matches("nothing is expected").count(), 1, "{}", passed.stdout);
+    }
+}
+
+#[test]
+fn results_on_standard_output_are_nothing_but_json() {
+    let folder = folder();
+    let path = file(&folder, "fails.toml", FAILS);
+    let failed = ran(grenache().args(["run", "--json", "-"]).arg(&path));
+    assert_eq!(failed.code, 1, "{}", failed.stderr);
+    let report: serde_json::Value = serde_json::from_str(&failed.stdout).expect("JSON");
+    assert_eq!((&report["failed"], &report["refused"]), (&1.into(), &0.into()));
+    assert!(failed.stderr.contains("0 passed, 1 failed"), "{}", failed.stderr);
 }
 
 #[test]

@@ -514,6 +514,185 @@ within = "5s"
 }
 
 #[test]
+fn services_that_nobody_offers() {
+    assert_snapshot!(errors_with(
+        r#"
+[[program]]
+node = "server"
+run = "broker"
+service = "fibo_broker"
+
+[[program]]
+node = "server"
+run = "worker"
+service = "fibonacci_worker"
+announce = false
+broker = "fibo_borker"
+
+[[program]]
+node = "server"
+run = "worker"
+service = "other_worker"
+punches = "fibonacci_consumer"
+
+[[program]]
+node = "laptop"
+run = "client"
+grape = "server"
+service = "rpc_tset"
+broker = "rpc_test"
+payload = "hello"
+
+[[program]]
+node = "server"
+run = "lookup"
+service = "fibonacci_worker"
+
+[[expect]]
+found = { at = "server", service = "rpc_tests" }
+within = "5s"
+"#
+    ));
+}
+
+#[test]
+fn every_kind_of_offer_counts() {
+    let more = r#"
+[[program]]
+node = "server"
+run = "announce"
+service = "silent"
+port = 1
+
+[[program]]
+node = "server"
+run = "broker"
+service = "fibo_broker"
+
+[[program]]
+node = "laptop"
+run = "client"
+grape = "server"
+service = "silent"
+announce = "consumer"
+payload = 1
+
+[[program]]
+node = "server"
+run = "worker"
+service = "fibonacci_worker"
+punches = "consumer"
+broker = "fibo_broker"
+
+[[program]]
+node = "server"
+run = "lookup"
+service = "fibo_broker"
+"#;
+    scenario::parse("good.toml", &format!("{GOOD}{more}")).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn no_grape_to_bootstrap_from() {
+    assert_snapshot!(errors_with(
+        r#"
+[[program]]
+node = "server"
+run = "grape"
+dht-port = 20002
+api-port = 30002
+bootstrap = ["server:30001", "server:20001", "laptop:20001", "127.0.0.1:9"]
+"#
+    ));
+}
+
+#[test]
+fn a_crash_of_what_is_down() {
+    assert_snapshot!(errors_with(
+        r#"
+[[fault]]
+at = "1s"
+crash = "server"
+
+[[fault]]
+at = "2s"
+crash = "server"
+
+[[fault]]
+at = "1s"
+lasts = "2s"
+crash = "laptop"
+
+[[fault]]
+at = "2999ms"
+crash = "laptop"
+"#
+    ));
+}
+
+#[test]
+fn what_is_up_again_can_crash_again() {
+    let more = r#"
+[[fault]]
+at = "9s"
+crash = "server"
+
+[[fault]]
+at = "1s"
+crash = "server"
+
+[[fault]]
+at = "2s"
+restart = "server"
+
+[[fault]]
+at = "3s"
+lasts = "6s"
+crash = "server"
+"#;
+    scenario::parse("good.toml", &format!("{GOOD}{more}")).unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn lists_with_one_bracket() {
+    assert_snapshot!(errors(
+        r#"
+[node.server]
+address = "157.81.109.241"
+[program]
+node = "server"
+run = "grape"
+[program]
+node = "server"
+run = "lookup"
+[fault]
+at = "1s"
+[ program ]
+node = "server"
+[fault]
+at = "2s"
+[node.server]
+address = "157.81.109.242"
+"#
+    ));
+}
+
+#[test]
+fn a_partition_of_nodes() {
+    assert_snapshot!(errors_with(
+        r#"
+[[fault]]
+at = "1s"
+partition = ["server", "laptop"]
+
+[[fault]]
+at = "1s"
+partition = ["server", ["laptop"]]
+"#
+    ));
+}
+
+#[test]
 fn addresses_that_are_none() {
     assert_snapshot!(errors_with(
         r#"

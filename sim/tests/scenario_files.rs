@@ -145,6 +145,19 @@ within = "1min"
 [[expect]]
 found = { at = "laptop", service = "rpc_test", address = "server:1337" }
 within = "1min"
+
+[[program]]
+node = "laptop"
+run = "grape"
+dht-port = 20002
+api-port = 30001
+
+[[program]]
+node = "server"
+run = "client"
+service = "fibonacci_worker"
+announce = "fibonacci_consumer"
+payload = 10
 "#,
     );
     assert_debug_snapshot!(scenario);
@@ -232,7 +245,9 @@ fn a_worker_answers_in_one_of_four_ways() {
 fn a_client_reaches_its_service_in_one_of_four_ways() {
     let reach = |key: &str| {
         let scenario = read(&format!(
-            "[node.a]\n[[program]]\nnode = \"a\"\nrun = \"client\"\ngrape = \"1.2.3.4:1\"\nservice = \"s\"\npayload = 1\n{key}"
+            "[node.a]\n[[program]]\nnode = \"a\"\nrun = \"client\"\ngrape = \"1.2.3.4:1\"\nservice = \"s\"\npayload = 1\n{key}\n\
+             [[program]]\nnode = \"a\"\nrun = \"worker\"\ngrape = \"1.2.3.4:1\"\nservice = \"s\"\n\
+             [[program]]\nnode = \"a\"\nrun = \"broker\"\ngrape = \"1.2.3.4:1\"\nservice = \"b\"\n"
         ));
         match &scenario.programs[0].kind {
             ProgramKind::Client(client) => client.reach.clone(),
