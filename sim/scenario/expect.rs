@@ -14,6 +14,7 @@ use super::topology::{Topology, defined};
 pub(super) fn faults(problems: &mut Problems, file: &File, topology: &Topology, limit: Duration) -> Vec<Fault> {
     check_restarts(problems, file);
     check_crashes(problems, file);
+    check_in_time(problems, file, limit);
     file.faults
         .iter()
         .filter_map(|table| {
@@ -88,6 +89,20 @@ fn check_crashes(problems: &mut Problems, file: &File) {
                 .help("have it up again before: by a `restart`, or by a shorter `lasts` of the crash before")
                 .label("crashes again")
                 .also(first.span(), "is down from here on");
+        }
+    }
+}
+
+/// A run ends when its last expectation is decided, which is at the latest when its time is up: nothing begins later.
+fn check_in_time(problems: &mut Problems, file: &File, limit: Duration) {
+    let Some(end) = file.expects.iter().map(|expect| expect.get_ref().within.get_ref().0).max() else { return };
+    for fault in file.faults.iter().map(Spanned::get_ref) {
+        let at = fault.at.get_ref().0;
+        // What is beyond the limit is told as that.
+        if at > end && at < limit {
+            problems
+                .add(fault.at.span(), format!("this fault never happens: the run ends at {end:?} or before"))
+                .help("a run ends when every expectation is decided: lengthen a `within`, or choose an earlier moment");
         }
     }
 }

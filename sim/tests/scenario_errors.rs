@@ -693,6 +693,29 @@ partition = ["server", ["laptop"]]
 }
 
 #[test]
+fn a_fault_after_the_end() {
+    assert_snapshot!(errors_with(
+        r#"
+[[fault]]
+at = "5s"
+rebind = "home"
+
+[[fault]]
+at = "5001ms"
+crash = "server"
+
+[[expect]]
+reply = { to = "laptop", value = "hello" }
+within = "5s"
+
+[[expect]]
+reply = { to = "laptop", value = "hello" }
+within = "4s"
+"#
+    ));
+}
+
+#[test]
 fn addresses_that_are_none() {
     assert_snapshot!(errors_with(
         r#"
