@@ -1,6 +1,5 @@
 //! Plays a scenario on a stage: starts its programs, lets its faults happen, and waits for its expectations.
 
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::event::{LabEvent, Record};
 use crate::scenario::model::{Fault, FaultKind, Name, Scenario};
 
 /// Where a scenario is played: the simulator, or this machine's loopback addresses.
-pub(super) trait Stage: 'static {
+pub(super) trait Stage {
     /// Time since the run began.
     fn now(&self) -> Duration;
     /// A node's network.
@@ -68,7 +67,7 @@ enum Cue {
 }
 
 /// Plays `scenario` until every expectation is decided, or its time limit passes.
-pub(super) async fn direct<S: Stage>(stage: Rc<S>, scenario: &Scenario, court: &Court) {
+pub(super) async fn direct<S: Stage>(stage: &S, scenario: &Scenario, court: &Court) {
     let mut cues: Vec<(Duration, Cue)> =
         scenario.programs.iter().enumerate().map(|(i, program)| (program.start, Cue::StartProgram(i))).collect();
     for (i, fault) in scenario.faults.iter().enumerate() {
@@ -80,14 +79,14 @@ pub(super) async fn direct<S: Stage>(stage: Rc<S>, scenario: &Scenario, court: &
     loop {
         let now = stage.now();
         while let Some((_, cue)) = cues.next_if(|(at, _)| *at <= now) {
-            play(&*stage, scenario, cue, now);
+            play(stage, scenario, cue, now);
         }
         let deadline = {
             let mut judge = court.judge();
             judge.expire(now);
             judge.next_deadline()
         };
-        announce_decisions(&*stage, court);
+        announce_decisions(stage, court);
         let nothing_left = !scenario.expectations.is_empty() && court.judge().is_done();
         if nothing_left || now >= scenario.time_limit {
             break;
@@ -98,7 +97,7 @@ pub(super) async fn direct<S: Stage>(stage: Rc<S>, scenario: &Scenario, court: &
         let _ = tokio::time::timeout(wait, court.bell.notified()).await;
     }
     court.judge().expire(Duration::MAX);
-    announce_decisions(&*stage, court);
+    announce_decisions(stage, court);
 }
 
 /// Writes what the judge decided into the event stream.

@@ -21,8 +21,10 @@ const QUOTED: usize = 120;
 #[derive(Debug)]
 pub(super) struct Judge {
     open: Vec<Open>,
-    decided: VecDeque<ExpectationOutcome>,
+    /// In the order in which they were decided.
     outcomes: Vec<ExpectationOutcome>,
+    /// How many of these were told.
+    told: usize,
     programs_failed: Vec<String>,
     /// Which node answered a request, by its id.
     answered_by: BTreeMap<String, Name>,
@@ -60,8 +62,8 @@ impl Judge {
         Self {
             services,
             open,
-            decided: VecDeque::new(),
             outcomes: Vec::new(),
+            told: 0,
             programs_failed: Vec::new(),
             answered_by: BTreeMap::new(),
             answers: VecDeque::new(),
@@ -117,7 +119,9 @@ impl Judge {
 
     /// The next decision that was not taken yet.
     pub(super) fn next_decision(&mut self) -> Option<ExpectationOutcome> {
-        self.decided.pop_front()
+        let next = self.outcomes.get(self.told).cloned();
+        self.told += usize::from(next.is_some());
+        next
     }
 
     /// Whether every expectation is decided.
@@ -133,7 +137,6 @@ impl Judge {
 
     fn decide(&mut self, expectation: Expectation, met: bool, reason: Option<String>, decided_at: Duration) {
         let outcome = ExpectationOutcome { text: expectation.text, line: expectation.line, met, reason, decided_at };
-        self.decided.push_back(outcome.clone());
         self.outcomes.push(outcome);
     }
 

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -41,8 +40,8 @@ pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Res
             .iter()
             .map(|(name, node)| (name.clone(), LoopbackNetwork::new(&host, name, node.address, &log)))
             .collect();
-        let stage = Rc::new(LoopbackStage { log: log.clone(), hosts });
-        direct(stage.clone(), &scenario, &court).await;
+        let stage = LoopbackStage { log: log.clone(), hosts };
+        direct(&stage, &scenario, &court).await;
         Ok::<_, io::Error>((log, stage.now()))
     })?;
     // Ends every task and closes every socket.

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use grenache::net::{BoxFuture, Net};
@@ -37,8 +36,8 @@ pub(super) fn run(
     // The director watches the time limit; the engine's own is there in case it never gets to.
     let limit = scenario.time_limit + Duration::from_secs(1);
     let simulated = sim.run(limit, move |world| async move {
-        let stage = Rc::new(SimulatedStage { world, partitions: RefCell::default() });
-        direct(stage.clone(), &play, &directed).await;
+        let stage = SimulatedStage { world, partitions: RefCell::default() };
+        direct(&stage, &play, &directed).await;
         stage.now()
     });
     Ok(super::outcome(court, simulated.unwrap_or(limit)))
