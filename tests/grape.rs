@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use grenache::grape::krpc::{Answer, Body, Message, NodeId, Query};
+use ed25519_dalek::{Signer, SigningKey};
+use grenache::grape::krpc::{self, Answer, Body, Message, NodeId, Query, signed_text};
 use grenache::grape::{Grape, GrapeConfig, GrapeError};
 use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
@@ -115,7 +116,7 @@ async fn the_recorded_hash_is_the_hash() {
         let vector = vectors.iter().find(|vector| vector["name"] == name).unwrap();
         Message::decode(&hex::decode(vector["hex"].as_str().unwrap()).unwrap()).unwrap().body
     };
-    let Body::Query { query: Query::Get { target }, .. } = recorded("get_query") else { panic!("not a get") };
+    let Body::Query { query: Query::Get { target, .. }, .. } = recorded("get_query") else { panic!("not a get") };
     let hash = call(&net, &first, "/put", json!({"v": "hello world"})).await;
     assert_eq!(hash, json!(hex::encode(target.as_bytes())));
 }
@@ -175,7 +176,12 @@ async fn a_lone_grape_answers_as_clients_of_the_reference_expect() {
             ("/put", &mutable(""), 200, r#""opts.sig must be a signature of 64 bytes""#),
             ("/put", &mutable(&sig), 200, r#""opts.seq not provided for a mutable update""#),
             ("/put", &mutable(&format!(r#"{sig},"seq":"1""#)), 200, r#""opts.seq not an integer""#),
-            ("/put", &mutable(&format!(r#"{sig},"seq":1"#)), 200, r#""No nodes to query""#),
+            (
+                "/put",
+                &mutable(&format!(r#"{sig},"seq":1"#)),
+                200,
+                r#""opts.sig is not the signature of opts.k over salt, seq and v""#,
+            ),
             ("/get", &missing, 200, ""),
             ("/get", r#"{"data":"not hex"}"#, 200, ""),
             ("/get", r#"{"data":""}"#, 200, ""),
@@ -343,4 +349,52 @@ async fn a_bootstrap_node_may_be_added_later() {
     second.add_bootstrap(v4(first.dht_addr())).await;
     second.until(|stats| stats.nodes == 1).await;
     assert_eq!(call(&net, &second, "/announce", json!(["late", 1])).await, json!(1));
+}
+
+/// What a client of the HTTP API puts as a mutable value.
+fn signed(text: &str, sequence: i64, salt: Option<&str>, expected: Option<i64>) -> Value {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let text_signed = signed_text(salt.map(str::as_bytes), sequence, &krpc::Value::from_bytes(text.as_bytes()));
+    json!({
+        "v": text,
+        "k": hex::encode(key.verifying_key().as_bytes()),
+        "seq": sequence,
+        "sig": hex::encode(key.sign(&text_signed).to_bytes()),
+        "salt": salt,
+        "cas": expected,
+    })
+}
+
+#[tokio::test]
+async fn a_mutable_value_is_put_and_had_over_http() {
+    let net = host();
+    let (first, second) = pair(&net).await;
+    let one = signed("one", 1, None, None);
+    let hash = call(&net, &first, "/put", one.clone()).await;
+    let there = call(&net, &second, "/get", hash.clone()).await;
+    let id = second.node_id().to_string();
+    assert_eq!(there, json!({"id": id, "token": null, "v": "one", "k": one["k"], "seq": 1, "sig": one["sig"]}));
+    let mut here = call(&net, &first, "/get", json!({"hash": hash})).await;
+    assert_eq!(here["token"].take().as_str().unwrap().len(), 40);
+    assert_eq!(here, there);
+
+    let body = |data: Value| json!({"rid": "r", "data": data}).to_string();
+    answers(
+        &net,
+        &first,
+        &[
+            ("/put", &body(signed("two", 1, None, None)), 302, r#""302 sequence number less than current""#),
+            ("/put", &body(signed("two", 2, None, Some(5))), 301, r#""301 CAS mismatch, re-read and try again""#),
+            ("/put", &body(signed("two", 2, None, Some(1))), 200, &hash.to_string()),
+        ],
+    )
+    .await;
+    assert_eq!(call(&net, &first, "/get", hash).await["v"], "two");
+
+    let hash = call(&net, &first, "/put", signed("salted", 1, Some("pepper"), None)).await;
+    for grape in [&first, &second] {
+        let found = call(&net, grape, "/get", json!({"hash": hash, "salt": "pepper"})).await;
+        assert_eq!((&found["v"], &found["salt"]), (&json!("salted"), &json!("pepper")));
+    }
+    assert_eq!(call(&net, &first, "/get", json!({"hash": hash, "salt": "salt"})).await, Value::Null);
 }
