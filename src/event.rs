@@ -135,6 +135,27 @@ pub enum Event {
         /// Its HTTP API's port.
         api_port: u16,
     },
+    /// A DHT node took another node into its routing table.
+    NodeFound {
+        /// Where it is.
+        node: SocketAddr,
+    },
+    /// A DHT node learnt, in a search of its own, where a service is.
+    PeerFound {
+        /// The service's name, lossily as text.
+        name: String,
+        /// Where the service is.
+        peer: SocketAddr,
+        /// The node that told; `None` where this node had it stored itself.
+        through: Option<SocketAddr>,
+    },
+    /// A lookup through a Grape ended its search.
+    GrapeLookup {
+        /// The service's name, lossily as text.
+        name: String,
+        /// How many nodes answered.
+        nodes: usize,
+    },
     /// A DHT node stored a peer that was announced to it.
     PeerStored {
         /// The service's name, lossily as text.

@@ -225,3 +225,29 @@ async fn ipv6_is_refused_for_the_dht() {
     let started = Grape::start(&host(), config().dht_address("[::1]:0".parse().unwrap())).await;
     assert!(matches!(started, Err(GrapeError::Dht { .. })));
 }
+
+#[tokio::test]
+async fn a_grape_that_keeps_its_state_is_the_same_node_after_a_restart() {
+    let net = host();
+    let (first, second) = pair(&net).await;
+    assert_eq!(call(&net, &first, "/announce", json!(["kept", 1])).await, json!(1));
+    let (state, place) = (second.state().borrow().clone(), second.dht_addr());
+    second.close().await;
+
+    // By way of a file, as a program would keep it.
+    let state = serde_json::from_str(&serde_json::to_string(&state).unwrap()).unwrap();
+    let again = start(&net, config().dht_address(place).state(state)).await;
+    assert_eq!(call(&net, &first, "/announce", json!(["kept", 2])).await, json!(1));
+    let received = again.until(|stats| stats.received > 0).await.received;
+    assert_eq!(received, 1, "the announce alone: its token still counts, and its node id is the same");
+    assert_eq!(call(&net, &again, "/lookup", json!("kept")).await, json!(["127.0.0.1:2"]));
+}
+
+#[tokio::test]
+async fn a_bootstrap_node_may_be_added_later() {
+    let net = host();
+    let (first, second) = (start(&net, config()).await, start(&net, config()).await);
+    second.add_bootstrap(v4(first.dht_addr())).await;
+    second.until(|stats| stats.nodes == 1).await;
+    assert_eq!(call(&net, &second, "/announce", json!(["late", 1])).await, json!(1));
+}

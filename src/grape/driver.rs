@@ -12,6 +12,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Sleep;
 
+use super::GrapeState;
 use super::krpc::{Key, MAX_DATAGRAM, Mutable, NodeId, Value};
 use super::node::{Node, NodeEvent, NodeStats, OperationError, OperationId, Outcome};
 use crate::event::Event;
@@ -37,15 +38,22 @@ pub(super) enum Call {
 
 type Answer = oneshot::Sender<Result<Outcome, OperationError>>;
 
+/// What comes in through a [`Handle`].
+#[derive(Debug)]
+pub(super) enum Command {
+    Call(Call, Answer),
+    AddBootstrap(SocketAddrV4),
+}
+
 /// Carries calls to the driver.
 #[derive(Debug, Clone)]
-pub(super) struct Handle(mpsc::Sender<(Call, Answer)>);
+pub(super) struct Handle(mpsc::Sender<Command>);
 
 /// The driver's end of a [`Handle`].
-pub(super) type Calls = mpsc::Receiver<(Call, Answer)>;
+pub(super) type Commands = mpsc::Receiver<Command>;
 
 impl Handle {
-    pub(super) fn new() -> (Self, Calls) {
+    pub(super) fn new() -> (Self, Commands) {
         let (sender, receiver) = mpsc::channel(MAX_CALLS);
         (Self(sender), receiver)
     }
@@ -53,8 +61,14 @@ impl Handle {
     /// Has it done; `None` where the Grape has ended.
     pub(super) async fn call(&self, call: Call) -> Option<Result<Outcome, OperationError>> {
         let (sender, receiver) = oneshot::channel();
-        self.0.send((call, sender)).await.ok()?;
+        self.0.send(Command::Call(call, sender)).await.ok()?;
         receiver.await.ok()
+    }
+
+    /// One more node to start from.
+    pub(super) async fn add_bootstrap(&self, address: SocketAddrV4) {
+        // A Grape that has ended needs none.
+        let _ = self.0.send(Command::AddBootstrap(address)).await;
     }
 }
 
@@ -73,10 +87,11 @@ pub(super) struct Driver {
     buffers: Vec<Vec<u8>>,
     node: Node,
     rng: Rng,
-    calls: Calls,
+    commands: Commands,
     /// Who waits for an operation: several where lookups share one.
     waiting: BTreeMap<OperationId, Vec<Answer>>,
     status: watch::Sender<Status>,
+    state: watch::Sender<GrapeState>,
     timer: Pin<Box<Sleep>>,
     /// Taken from the node, but the socket's buffer was full.
     unsent: Option<(SocketAddrV4, Vec<u8>)>,
@@ -92,8 +107,9 @@ impl Driver {
         socket: Arc<dyn UdpSocket>,
         node: Node,
         rng: Rng,
-        calls: Calls,
+        commands: Commands,
         status: watch::Sender<Status>,
+        state: watch::Sender<GrapeState>,
         api_port: u16,
         alive: mpsc::Sender<()>,
     ) -> Self {
@@ -102,7 +118,21 @@ impl Driver {
         let buffers = vec![vec![0; segments * (MAX_DATAGRAM + 1)]; BUFFERS];
         let timer = Box::pin(tokio::time::sleep_until(node.poll_timeout().into()));
         let waiting = BTreeMap::new();
-        Self { net, socket, buffers, node, rng, calls, waiting, status, timer, unsent: None, api_port, _alive: alive }
+        Self {
+            net,
+            socket,
+            buffers,
+            node,
+            rng,
+            commands,
+            waiting,
+            status,
+            state,
+            timer,
+            unsent: None,
+            api_port,
+            _alive: alive,
+        }
     }
 
     /// Runs until it is dropped, or its socket breaks.
@@ -164,8 +194,15 @@ impl Driver {
     }
 
     fn poll_calls(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(Some((call, answer))) = self.calls.poll_recv(cx) else { return false };
+        let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) else { return false };
         let (now, rng) = (now(), &mut self.rng);
+        let (call, answer) = match command {
+            Command::Call(call, answer) => (call, answer),
+            Command::AddBootstrap(address) => {
+                self.node.add_bootstrap(now, rng, address);
+                return true;
+            }
+        };
         let operation = match call {
             Call::Announce { name, port } => self.node.announce(now, rng, name, port),
             Call::Lookup { name } => self.node.lookup(now, rng, name),
@@ -203,9 +240,16 @@ impl Driver {
                         let _ = answer.send(result.clone());
                     }
                 }
+                NodeEvent::NodeFound(contact) => self.net.emit(Event::NodeFound { node: contact.address.into() }),
+                NodeEvent::PeerFound { name, peer, through } => {
+                    let through = through.map(SocketAddr::from);
+                    self.net.emit(Event::PeerFound { name: text(&name), peer: peer.into(), through });
+                }
+                NodeEvent::LookedUp { name, nodes } => {
+                    self.net.emit(Event::GrapeLookup { name: text(&name), nodes });
+                }
                 NodeEvent::PeerStored { name, peer } => {
-                    let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
-                    self.net.emit(Event::PeerStored { name, peer: peer.into() });
+                    self.net.emit(Event::PeerStored { name: text(&name), peer: peer.into() });
                 }
                 NodeEvent::Malformed { from, error } => {
                     self.net.emit(Event::Malformed { layer: "krpc", from: from.into(), reason: error.to_string() });
@@ -221,7 +265,19 @@ impl Driver {
             status.stats = stats;
             changed
         });
+        self.state.send_if_modified(|state| {
+            let changed = state.token_secrets != *self.node.token_secrets();
+            if changed {
+                state.token_secrets = self.node.token_secrets().clone();
+            }
+            changed
+        });
     }
+}
+
+/// A service's name for people.
+fn text(name: &Key) -> String {
+    String::from_utf8_lossy(name.as_bytes()).into_owned()
 }
 
 fn now() -> Instant {

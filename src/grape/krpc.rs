@@ -7,6 +7,7 @@
 use std::fmt;
 use std::net::SocketAddrV4;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::bencode;
@@ -33,8 +34,11 @@ pub const MAX_SALT: usize = 64;
 pub const MAX_LISTED: usize = 256;
 
 /// A node's id, also the shape of a value's target: 20 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub [u8; 20]);
+///
+/// As text, and in serde's formats, it is 40 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(#[serde(with = "hex::serde")] pub [u8; 20]);
 
 impl fmt::Debug for NodeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -29,6 +29,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -36,6 +37,7 @@ use self::driver::{Driver, Handle, Status};
 use self::http::Api;
 use self::krpc::NodeId;
 use self::node::{Node, NodeConfig, NodeStats};
+pub use self::tokens::TokenSecrets;
 use crate::net::{LONGEST_WAIT, Net, Task};
 
 mod bencode;
@@ -58,10 +60,23 @@ pub struct Grape {
     api_addr: SocketAddr,
     id: NodeId,
     status: watch::Receiver<Status>,
+    state: watch::Receiver<GrapeState>,
+    handle: Handle,
     malformed: Arc<AtomicU64>,
     tasks: Vec<Task>,
     /// Yields `None` once every task of this Grape is gone, and its sockets with them.
     gone: mpsc::Receiver<()>,
+}
+
+/// What a Grape may keep across a restart: other nodes then know it again, and the tokens that it gave out go on
+/// counting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrapeState {
+    /// The DHT node's id.
+    pub node_id: NodeId,
+    /// What its tokens are made from. Not for anybody else to see.
+    pub token_secrets: TokenSecrets,
 }
 
 /// Settings of a [`Grape`]. The defaults are those of the reference's class.
@@ -103,6 +118,12 @@ impl GrapeConfig {
     /// The DHT node's id (default random).
     pub fn node_id(mut self, id: NodeId) -> Self {
         self.node.id = Some(id);
+        self
+    }
+
+    /// Goes on as the Grape that had this [`state`](Grape::state) (default: a new id and new secrets).
+    pub fn state(mut self, state: GrapeState) -> Self {
+        (self.node.id, self.node.token_secrets) = (Some(state.node_id), Some(state.token_secrets));
         self
     }
 
@@ -203,12 +224,14 @@ impl Grape {
         let id = node.id();
         let (alive, gone) = mpsc::channel(1);
         let (status, watched) = watch::channel(Status::default());
+        let (state, kept) = watch::channel(GrapeState { node_id: id, token_secrets: node.token_secrets().clone() });
         let (handle, commands) = Handle::new();
-        let driver = Driver::new(net.clone(), socket, node, rng, commands, status, api_addr.port(), alive.clone());
-        let api = Api::new(net.clone(), handle, max_payload, alive);
+        let port = api_addr.port();
+        let driver = Driver::new(net.clone(), socket, node, rng, commands, status, state, port, alive.clone());
+        let api = Api::new(net.clone(), handle.clone(), max_payload, alive);
         let malformed = api.malformed_count();
         let tasks = vec![net.spawn(Box::pin(driver.run())), net.spawn(Box::pin(api.serve(listener)))];
-        Ok(Self { dht_addr, api_addr, id, status: watched, malformed, tasks, gone })
+        Ok(Self { dht_addr, api_addr, id, status: watched, state: kept, handle, malformed, tasks, gone })
     }
 
     /// Where the DHT node listens, with the port that was given.
@@ -232,6 +255,16 @@ impl Grape {
     pub async fn ready(&self) {
         // An error means that the driver has ended, which nothing waits out.
         let _ = self.status.clone().wait_for(|status| status.ready).await;
+    }
+
+    /// One more DHT node to start from, where its address was not known at the start.
+    pub async fn add_bootstrap(&self, address: SocketAddrV4) {
+        self.handle.add_bootstrap(address).await;
+    }
+
+    /// What to keep for [`GrapeConfig::state`]. It changes every five minutes, when the token secrets rotate.
+    pub fn state(&self) -> watch::Receiver<GrapeState> {
+        self.state.clone()
     }
 
     /// What its DHT node holds and has seen.

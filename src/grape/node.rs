@@ -19,8 +19,8 @@ use super::operation::{Goal, Operation, Phase, Reply, Step};
 use super::peers::PeerStore;
 use super::queries::{Asked, Queries};
 use super::search::{Holder, Search};
-use super::table::{K, Table};
-use super::tokens::Tokens;
+use super::table::{Heard, K, Table};
+use super::tokens::{TokenSecrets, Tokens};
 use super::values::{ValueStore, target};
 use crate::net::Rng;
 
@@ -49,6 +49,8 @@ const MIN_LIVENESS: Duration = Duration::from_secs(10);
 pub struct NodeConfig {
     /// The node's id (default: random).
     pub id: Option<NodeId>,
+    /// What its tokens are made from (default: random).
+    pub token_secrets: Option<TokenSecrets>,
     /// The UDP port, announced for services that announce port 0.
     pub port: u16,
     /// Nodes to start from (default none).
@@ -74,6 +76,7 @@ impl Default for NodeConfig {
         let five_thousand = NonZeroUsize::new(5000).unwrap_or(NonZeroUsize::MIN);
         Self {
             id: None,
+            token_secrets: None,
             port: 0,
             bootstrap: Vec::new(),
             max_tables: five_thousand,
@@ -103,6 +106,24 @@ pub enum NodeEvent {
         operation: OperationId,
         /// How.
         result: Result<Outcome, OperationError>,
+    },
+    /// Another node was taken into the routing table.
+    NodeFound(Contact),
+    /// A search of this node learnt where a service is.
+    PeerFound {
+        /// The service's name.
+        name: Key,
+        /// Where it is.
+        peer: SocketAddrV4,
+        /// The node that told; `None` where it was stored here.
+        through: Option<SocketAddrV4>,
+    },
+    /// A lookup ended its search.
+    LookedUp {
+        /// The service's name.
+        name: Key,
+        /// How many nodes answered.
+        nodes: usize,
     },
     /// A peer was announced to this node.
     PeerStored {
@@ -215,6 +236,8 @@ pub struct Node {
 #[derive(Debug)]
 struct Bootstrap {
     running: Option<OperationId>,
+    /// Whether an address has come while it was running, so that it must run again.
+    again: bool,
     ready: bool,
     /// When to try again; only while no node is known.
     retry: Option<Instant>,
@@ -236,7 +259,7 @@ impl Node {
         let mut node = Self {
             id,
             table: Table::new(id),
-            tokens: Tokens::new(now, rng),
+            tokens: Tokens::new(now, rng, config.token_secrets.take()),
             peers: PeerStore::new(now, config.peer_max_age, config.max_tables),
             found: PeerStore::new(now, cache_max_age, config.max_tables),
             values: ValueStore::new(config.max_values),
@@ -247,6 +270,7 @@ impl Node {
             last_operation: 0,
             bootstrap: Bootstrap {
                 running: None,
+                again: false,
                 ready: false,
                 retry: None,
                 delay: REBOOTSTRAP.0,
@@ -267,6 +291,21 @@ impl Node {
         self.id
     }
 
+    /// What its tokens are made from at the moment.
+    pub fn token_secrets(&self) -> &TokenSecrets {
+        self.tokens.secrets()
+    }
+
+    /// One more node to start from: it is asked now.
+    pub fn add_bootstrap(&mut self, now: Instant, rng: &mut Rng, address: SocketAddrV4) {
+        if self.config.bootstrap.contains(&address) {
+            return;
+        }
+        self.config.bootstrap.push(address);
+        self.bootstrap.again = self.bootstrap.running.is_some();
+        self.start_bootstrap(now, rng);
+    }
+
     /// What the node holds and has seen.
     pub fn stats(&self) -> NodeStats {
         NodeStats { nodes: self.table.len(), names: self.peers.len(), values: self.values.len(), ..self.counters }
@@ -276,7 +315,7 @@ impl Node {
     pub fn announce(&mut self, now: Instant, rng: &mut Rng, name: Key, port: u16) -> OperationId {
         let port = if port == 0 { self.config.port } else { port };
         if let Some(ip) = self.config.store_own {
-            self.peers.insert(now, &name, SocketAddrV4::new(ip, port));
+            self.store(now, name.clone(), SocketAddrV4::new(ip, port));
         }
         self.start_store(now, rng, name, Goal::Announce { port })
     }
@@ -477,12 +516,13 @@ impl Node {
                     return self.finish(id, Err(error));
                 }
                 Step::Done(outcome) => return self.finish(id, Ok(outcome)),
-                Step::LookedUp(name) => {
+                Step::LookedUp(name, nodes) => {
                     self.lookups.remove(&name);
                     for peer in self.peers.peers(now, rng, &name, MAX_PEERS_LISTED) {
-                        self.found.insert(now, &name, peer);
+                        self.found(now, &name, peer, None);
                     }
                     let peers = self.found.peers(now, rng, &name, MAX_PEERS_LISTED);
+                    self.events.push_back(NodeEvent::LookedUp { name, nodes });
                     return self.finish(id, Ok(Outcome::Peers(peers)));
                 }
                 Step::Bootstrapped => {
@@ -490,6 +530,9 @@ impl Node {
                     if !self.bootstrap.ready {
                         self.bootstrap.ready = true;
                         self.events.push_back(NodeEvent::Ready);
+                    }
+                    if std::mem::take(&mut self.bootstrap.again) {
+                        self.start_bootstrap(now, rng);
                     }
                     return;
                 }
@@ -508,16 +551,24 @@ impl Node {
         let Some(mut operation) = self.operations.remove(&id) else { return };
         if let (Phase::Search(search), Reply::Answer(answer)) = (&operation.phase, &reply) {
             for peer in answer.values.iter().flatten().filter(|peer| super::table::is_reachable(**peer)) {
-                self.found.insert(now, search.key(), *peer);
+                self.found(now, search.key(), *peer, Some(asked.to));
             }
         }
         operation.replied(asked.to, reply);
         self.run(now, rng, id, operation);
     }
 
+    /// A search learnt where a service is.
+    fn found(&mut self, now: Instant, name: &Key, peer: SocketAddrV4, through: Option<SocketAddrV4>) {
+        self.found.insert(now, name, peer);
+        self.events.push_back(NodeEvent::PeerFound { name: name.clone(), peer, through });
+    }
+
     fn heard(&mut self, now: Instant, contact: Contact) {
-        if let Some(doubtful) = self.table.heard(now, contact) {
-            self.ask(now, doubtful.address, None, Query::Ping);
+        match self.table.heard(now, contact) {
+            Heard::Known => {}
+            Heard::New => self.events.push_back(NodeEvent::NodeFound(contact)),
+            Heard::Doubtful(known) => self.ask(now, known.address, None, Query::Ping),
         }
     }
 

@@ -90,8 +90,8 @@ pub(super) enum Step {
     Failed(Key, OperationError),
     /// Nothing: it is done.
     Done(Outcome),
-    /// Nothing: its search is over, and what it found is in the node's cache.
-    LookedUp(Key),
+    /// Nothing: its search is over, and what it found is in the node's cache. So many nodes answered.
+    LookedUp(Key, usize),
     /// Nothing: the node has found its first contacts, or none.
     Bootstrapped,
 }
@@ -160,7 +160,7 @@ impl Operation {
                 let key = search.key().clone();
                 match self.goal {
                     Goal::Bootstrap => Step::Bootstrapped,
-                    Goal::Lookup => Step::LookedUp(key),
+                    Goal::Lookup => Step::LookedUp(key, search.answers()),
                     Goal::Get => Step::Done(Outcome::Value(None)),
                     Goal::Announce { .. } | Goal::Put { .. } => Step::Searched(key, search.take_holders()),
                 }

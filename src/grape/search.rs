@@ -28,6 +28,7 @@ pub(super) struct Search {
     own: NodeId,
     width: usize,
     in_flight: usize,
+    answers: usize,
     /// Asked first: addresses whose nodes' ids are not known.
     seeds: VecDeque<SocketAddrV4>,
     asked: BTreeSet<SocketAddrV4>,
@@ -45,6 +46,7 @@ impl Search {
             own,
             width: width.max(1),
             in_flight: 0,
+            answers: 0,
             seeds: seeds.into(),
             asked: BTreeSet::new(),
             candidates: BTreeMap::new(),
@@ -104,6 +106,7 @@ impl Search {
     /// Takes an answer of a node that was asked.
     pub(super) fn answered(&mut self, from: SocketAddrV4, answer: &Answer) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.answers += 1;
         let contact = Contact { id: answer.id, address: from };
         // Whoever was expected at this address, it is this one.
         let candidates = self.candidates.len();
@@ -127,6 +130,11 @@ impl Search {
     pub(super) fn failed(&mut self, address: SocketAddrV4) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.candidates.retain(|(_, contact), _| contact.address != address);
+    }
+
+    /// How many nodes answered.
+    pub(super) fn answers(&self) -> usize {
+        self.answers
     }
 
     /// The nodes that gave a token.

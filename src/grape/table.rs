@@ -48,6 +48,17 @@ struct Entry {
     elsewhere: Option<SocketAddrV4>,
 }
 
+/// What it means to the table that a node spoke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing new, or nothing that there is room for.
+    Known,
+    /// It was taken in.
+    New,
+    /// A node of this id is known elsewhere, at this contact: ping it to see which of the two addresses is right.
+    Doubtful(Contact),
+}
+
 impl Table {
     pub(super) fn new(own: NodeId) -> Self {
         Self { own, buckets: BTreeMap::new(), ids: BTreeMap::new() }
@@ -61,11 +72,10 @@ impl Table {
         self.ids.is_empty()
     }
 
-    /// Takes note that `contact` spoke to us. Gives a contact that should be pinged to see which of two addresses of
-    /// one id is right.
-    pub(super) fn heard(&mut self, now: Instant, contact: Contact) -> Option<Contact> {
+    /// Takes note that `contact` spoke to us.
+    pub(super) fn heard(&mut self, now: Instant, contact: Contact) -> Heard {
         if contact.id == self.own || !is_reachable(contact.address) {
-            return None;
+            return Heard::Known;
         }
         // A node that restarted has another id at the same address.
         if self.ids.get(&contact.address).is_some_and(|id| *id != contact.id) {
@@ -75,16 +85,20 @@ impl Table {
         if let Some(entry) = bucket.iter_mut().find(|entry| entry.contact.id == contact.id) {
             if entry.contact.address == contact.address {
                 (entry.seen, entry.failures, entry.elsewhere) = (now, 0, None);
-                return None;
+                return Heard::Known;
             }
-            return entry.elsewhere.replace(contact.address).is_none().then_some(entry.contact);
+            return match entry.elsewhere.replace(contact.address) {
+                None => Heard::Doubtful(entry.contact),
+                Some(_) => Heard::Known,
+            };
         }
         let same_host = bucket.iter().filter(|entry| entry.contact.address.ip() == contact.address.ip()).count();
         if bucket.len() < K && same_host < MAX_SAME_HOST {
             bucket.push(Entry { contact, seen: now, failures: 0, elsewhere: None });
             self.ids.insert(contact.address, contact.id);
+            return Heard::New;
         }
-        None
+        Heard::Known
     }
 
     /// Takes note that a query to `address` was not answered.
@@ -223,8 +237,8 @@ mod tests {
         let (now, mut table) = (Instant::now(), Table::new(OWN));
         let (here, there) = (contact(1, 1, 1), contact(1, 1, 2));
         table.heard(now, here);
-        assert_eq!(table.heard(now, there), Some(here));
-        assert_eq!(table.heard(now, there), None, "one ping is enough");
+        assert_eq!(table.heard(now, there), Heard::Doubtful(here));
+        assert_eq!(table.heard(now, there), Heard::Known, "one ping is enough");
         assert_eq!(table.closest(&[0; 20], K), [here]);
         table.failed(here.address);
         assert_eq!(table.closest(&[0; 20], K), [there]);

@@ -1,5 +1,6 @@
 //! The operating system's network: `quinn-udp` sockets, tokio TCP, reqwest, OS entropy, `tracing`.
 
+use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,12 +23,22 @@ const SOCKET_BUFFER: usize = 4 << 20;
 /// How long an idle connection to a Grape is kept for the next call.
 const HTTP_IDLE: Duration = Duration::from_secs(30);
 
+/// Is shown every event.
+type Observer = dyn Fn(&Event) + Send + Sync;
+
 /// The operating system's network.
 ///
 /// Must be used inside a tokio runtime with I/O and time enabled.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct HostNetwork {
     http: reqwest::Client,
+    observer: Option<Arc<Observer>>,
+}
+
+impl fmt::Debug for HostNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostNetwork").finish_non_exhaustive()
+    }
 }
 
 impl HostNetwork {
@@ -42,7 +53,13 @@ impl HostNetwork {
             .pool_idle_timeout(HTTP_IDLE)
             .build()
             .map_err(io::Error::other)?;
-        Ok(Self { http })
+        Ok(Self { http, observer: None })
+    }
+
+    /// Shows `observer` every event too, from the task that it happened in: it should be quick.
+    #[must_use]
+    pub fn observe(self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Self { observer: Some(Arc::new(observer)), ..self }
     }
 }
 
@@ -89,6 +106,9 @@ impl Network for HostNetwork {
 
     fn emit(&self, event: Event) {
         tracing::debug!(target: "grenache", ?event);
+        if let Some(observer) = &self.observer {
+            observer(&event);
+        }
     }
 }
 

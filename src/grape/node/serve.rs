@@ -89,7 +89,7 @@ impl Node {
         self.events.push_back(NodeEvent::Malformed { from, error });
     }
 
-    fn store(&mut self, now: Instant, name: Key, peer: SocketAddrV4) {
+    pub(super) fn store(&mut self, now: Instant, name: Key, peer: SocketAddrV4) {
         self.peers.insert(now, &name, peer);
         self.events.push_back(NodeEvent::PeerStored { name, peer });
     }
