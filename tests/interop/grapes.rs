@@ -13,13 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::common::PATIENCE;
 use crate::original::{Original, POLL, free_port};
 
-/// Whose Grape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Ours,
-    Theirs,
-}
-
+pub(crate) use crate::common::http_table::Whose as Kind;
 pub(crate) use Kind::{Ours, Theirs};
 
 /// A running Grape of either kind.
