@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use grenache::grape::krpc::{Body, Message, Query};
+use ed25519_dalek::{Signer, SigningKey};
+use grenache::grape::krpc::{self, Body, Message, Query, signed_text};
 use grenache::grape::{Grape, GrapeConfig, GrapeError};
 use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
@@ -120,7 +121,7 @@ async fn the_recorded_hash_is_the_hash() {
         let vector = vectors.iter().find(|vector| vector["name"] == name).unwrap();
         Message::decode(&hex::decode(vector["hex"].as_str().unwrap()).unwrap()).unwrap().body
     };
-    let Body::Query { query: Query::Get { target }, .. } = recorded("get_query") else { panic!("not a get") };
+    let Body::Query { query: Query::Get { target, .. }, .. } = recorded("get_query") else { panic!("not a get") };
     let hash = call(&net, &first, "/put", json!({"v": "hello world"})).await;
     assert_eq!(hash, json!(hex::encode(target.as_bytes())));
 }
@@ -250,4 +251,49 @@ async fn a_bootstrap_node_may_be_added_later() {
     second.add_bootstrap(v4(first.dht_addr())).await;
     second.until(|stats| stats.nodes == 1).await;
     assert_eq!(call(&net, &second, "/announce", json!(["late", 1])).await, json!(1));
+}
+
+/// What a client of the HTTP API puts as a mutable value.
+fn signed(text: &str, sequence: i64, salt: Option<&str>, expected: Option<i64>) -> Value {
+    let key = SigningKey::from_bytes(&[7; 32]);
+    let text_signed = signed_text(salt.map(str::as_bytes), sequence, &krpc::Value::from_bytes(text.as_bytes()));
+    json!({
+        "v": text,
+        "k": hex::encode(key.verifying_key().as_bytes()),
+        "seq": sequence,
+        "sig": hex::encode(key.sign(&text_signed).to_bytes()),
+        "salt": salt,
+        "cas": expected,
+    })
+}
+
+#[tokio::test]
+async fn a_mutable_value_is_put_and_had_over_http() {
+    let net = host();
+    let (first, second) = pair(&net).await;
+    let one = signed("one", 1, None, None);
+    let hash = call(&net, &first, "/put", one.clone()).await;
+    let there = call(&net, &second, "/get", hash.clone()).await;
+    let id = second.node_id().to_string();
+    assert_eq!(there, json!({"id": id, "token": null, "v": "one", "k": one["k"], "seq": 1, "sig": one["sig"]}));
+    let mut here = call(&net, &first, "/get", json!({"hash": hash})).await;
+    assert_eq!(here["token"].take().as_str().unwrap().len(), 40);
+    assert_eq!(here, there);
+
+    for (data, status, answer) in [
+        (signed("two", 1, None, None), 302, json!("302 sequence number less than current")),
+        (signed("two", 2, None, Some(5)), 301, json!("301 CAS mismatch, re-read and try again")),
+        (signed("two", 2, None, Some(1)), 200, hash.clone()),
+    ] {
+        let body = json!({"rid": "r", "data": data}).to_string();
+        assert_eq!(post(&net, &first, "/put", body).await, (status, answer.to_string()));
+    }
+    assert_eq!(call(&net, &first, "/get", hash).await["v"], "two");
+
+    let hash = call(&net, &first, "/put", signed("salted", 1, Some("pepper"), None)).await;
+    for grape in [&first, &second] {
+        let found = call(&net, grape, "/get", json!({"hash": hash, "salt": "pepper"})).await;
+        assert_eq!((&found["v"], &found["salt"]), (&json!("salted"), &json!("pepper")));
+    }
+    assert_eq!(call(&net, &first, "/get", json!({"hash": hash, "salt": "salt"})).await, Value::Null);
 }

@@ -11,6 +11,7 @@ use grenache_sim::backend::On;
 
 mod check;
 mod files;
+mod grape;
 mod results;
 mod run;
 mod terminal;
@@ -50,6 +51,12 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Runs one Grape in the foreground, until SIGTERM or SIGINT.
+    #[command(after_help = grape::AFTER_HELP)]
+    Grape(grape::GrapeArgs),
+    /// Asks a Grape whether it works: for health checks, where there may be no shell and no curl.
+    #[command(after_help = grape::HEALTH_AFTER_HELP)]
+    GrapeHealth(grape::HealthArgs),
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +153,7 @@ struct Exit(u8);
 
 impl Exit {
     const PASSED: Self = Self(0);
+    const FAILED: Self = Self(1);
     const WRONG: Self = Self(2);
 }
 
@@ -168,6 +176,8 @@ fn command(args: Vec<OsString>) -> Exit {
     match cli.command {
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
+        Command::Grape(args) => grape::grape(&mut terminal, &args),
+        Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
     }
 }
 

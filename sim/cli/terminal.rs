@@ -9,6 +9,22 @@ use miette::GraphicalTheme;
 /// The narrowest and widest lines of rendered errors, in columns.
 const WIDTHS: std::ops::RangeInclusive<usize> = 60..=120;
 
+/// An error with what caused it, in a line.
+#[derive(Debug)]
+pub(super) struct Causes<'a>(pub(super) &'a dyn std::error::Error);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut error = self.0;
+        while let Some(cause) = error.source() {
+            write!(f, ": {cause}")?;
+            error = cause;
+        }
+        Ok(())
+    }
+}
+
 /// Where everything is written. A closed pipe ends the writing, not the process: runs go on, and so does `--out`.
 #[derive(Debug)]
 pub(super) struct Terminal {
@@ -110,7 +126,7 @@ impl Terminal {
 }
 
 /// Colour is for terminals, unless <https://no-color.org> is asked for.
-fn wants_colour(stream: &impl IsTerminal) -> bool {
+pub(super) fn wants_colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 

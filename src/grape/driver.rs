@@ -33,7 +33,7 @@ pub(super) enum Call {
     Announce { name: Key, port: u16 },
     Lookup { name: Key },
     Put { value: Value, mutable: Option<Box<Mutable>> },
-    Get { target: NodeId },
+    Get { target: NodeId, salt: Option<Vec<u8>> },
 }
 
 type Answer = oneshot::Sender<Result<Outcome, OperationError>>;
@@ -207,7 +207,7 @@ impl Driver {
             Call::Announce { name, port } => self.node.announce(now, rng, name, port),
             Call::Lookup { name } => self.node.lookup(now, rng, name),
             Call::Put { value, mutable } => self.node.put(now, rng, value, mutable),
-            Call::Get { target } => self.node.get(now, rng, target),
+            Call::Get { target, salt } => self.node.get(now, rng, target, salt),
         };
         self.waiting.entry(operation).or_default().push(answer);
         true
