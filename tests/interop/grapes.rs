@@ -170,13 +170,19 @@ impl AnyGrape {
         Killed { kind, ports, state }
     }
 
-    /// Calls its API; `null` stands for an empty answer.
-    pub(crate) async fn call(&self, path: &str, data: Value) -> Value {
+    /// Calls its API; gives the status and the answer, where `null` stands for an empty one.
+    pub(crate) async fn call_for_status(&self, path: &str, data: Value) -> (u16, Value) {
         let body = json!({"rid": "r", "data": data}).to_string();
         let answer = timeout(PATIENCE, self.net.http().post(self.api(), path, body.into())).await;
         let (status, body) = answer.unwrap_or_else(|_| panic!("no answer to {path} {data}: {self:?}")).unwrap();
-        assert_eq!(status, 200, "{path} {data}: {body:?}");
-        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() }
+        (status, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
+    }
+
+    /// Calls its API, which must answer with status 200.
+    pub(crate) async fn call(&self, path: &str, data: Value) -> Value {
+        let (status, answer) = self.call_for_status(path, data.clone()).await;
+        assert_eq!(status, 200, "{path} {data}: {answer}");
+        answer
     }
 
     /// How many nodes took an announce, or the error as text.

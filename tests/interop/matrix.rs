@@ -45,6 +45,7 @@ fn rows() -> Vec<Row> {
         row!("announce at A, lookup at B", pairs::announce_and_lookup),
         row!("put at A, get at B: texts", pairs::put_and_get),
         row!("put at A, get at B: objects", pairs::put_and_get_structures),
+        says!("put at A, get at B: mutable", pairs::put_and_get_mutable),
         row!("get at A what B alone has", pairs::get_of_what_the_other_has),
         says!("B restarts", pairs::other_restarts),
         says!("A's bootstrap B restarts", pairs::bootstrap_node_restarts),

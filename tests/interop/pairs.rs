@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 
 use crate::common::PATIENCE;
-use crate::common::http_table::hash;
+use crate::common::http_table::{MISMATCH, STALE, hash};
+use crate::common::signed::signed;
 use crate::grapes::{AnyGrape, Kind, Ours, Place, Theirs};
 use crate::original::{POLL, free_port};
 
@@ -125,6 +126,35 @@ pub(crate) async fn put_and_get_structures(one: Kind, other: Kind) {
         }
         assert_eq!(other.put(v).await, put, "the hash is the same at both");
     }
+}
+
+/// Mutable values: from the command line the original cannot verify them, so that it neither stores nor shows any.
+pub(crate) async fn put_and_get_mutable(one: Kind, other: Kind) -> &'static str {
+    let (one, other) = Place::loopback().pair(one, other).await;
+    for salt in [None, Some("pepper"), Some("café")] {
+        let put = signed("one", 1, salt, None);
+        let hash = one.call("/put", put.clone()).await;
+        if other.kind() == Theirs {
+            assert_eq!(hash, "All queries failed");
+            return "no: unverified";
+        }
+        let get = json!({"hash": hash, "salt": salt.unwrap_or_default()});
+        let found = other.call("/get", get.clone()).await;
+        for field in ["v", "k", "seq", "sig"] {
+            assert_eq!(found[field], put[field], "{field}");
+        }
+        for (data, refusal) in
+            [(signed("two", 1, salt, None), (302, STALE)), (signed("two", 2, salt, Some(5)), (301, MISMATCH))]
+        {
+            let (status, answer) = one.call_for_status("/put", data).await;
+            assert_eq!((status, answer.as_str().unwrap()), refusal);
+        }
+        assert_eq!(one.call("/put", signed("two", 2, salt, Some(1))).await, hash);
+        assert_eq!(other.call("/get", get.clone()).await["v"], "two");
+        let shown = one.call("/get", get).await;
+        assert_eq!(shown["v"], if one.kind() == Ours { json!("two") } else { Value::Null });
+    }
+    if one.kind() == Ours { "ok" } else { "ok, get at B" }
 }
 
 pub(crate) async fn get_of_what_the_other_has(one: Kind, other: Kind) {
