@@ -4,14 +4,14 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ed25519_dalek::{Signer, SigningKey};
-use grenache::grape::krpc::{self, Body, Message, Query, signed_text};
+use grenache::grape::krpc::{Body, Message, Query};
 use grenache::grape::{Grape, GrapeConfig, GrapeError};
 use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
 
 use common::http_table::{self, FROM_ELSEWHERE, Whose};
 use common::refusing_node::RefusingNode;
+use common::signed::signed;
 
 mod common;
 
@@ -251,20 +251,6 @@ async fn a_bootstrap_node_may_be_added_later() {
     second.add_bootstrap(v4(first.dht_addr())).await;
     second.until(|stats| stats.nodes == 1).await;
     assert_eq!(call(&net, &second, "/announce", json!(["late", 1])).await, json!(1));
-}
-
-/// What a client of the HTTP API puts as a mutable value.
-fn signed(text: &str, sequence: i64, salt: Option<&str>, expected: Option<i64>) -> Value {
-    let key = SigningKey::from_bytes(&[7; 32]);
-    let text_signed = signed_text(salt.map(str::as_bytes), sequence, &krpc::Value::from_bytes(text.as_bytes()));
-    json!({
-        "v": text,
-        "k": hex::encode(key.verifying_key().as_bytes()),
-        "seq": sequence,
-        "sig": hex::encode(key.sign(&text_signed).to_bytes()),
-        "salt": salt,
-        "cas": expected,
-    })
 }
 
 #[tokio::test]

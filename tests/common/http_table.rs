@@ -19,7 +19,7 @@ pub(crate) const MISMATCH: &str = "301 CAS mismatch, re-read and try again";
 /// Why the original is asked only once for something that it reads as the empty key, "not hex" as a hash.
 const EMPTY_KEY: &str = "its list of tables breaks on the empty key: the second operation on it can end the process";
 
-/// Whose answers are looked at.
+/// Whose Grape it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Whose {
     Ours,

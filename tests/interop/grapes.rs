@@ -1,24 +1,19 @@
 //! Grapes of both kinds behind one interface.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 
-use grenache::grape::{Grape, GrapeConfig};
+use grenache::grape::{Grape, GrapeConfig, GrapeError, GrapeState};
 use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::PATIENCE;
-use crate::original::{Original, free_port};
+use crate::original::{Original, POLL, free_port};
 
-/// Whose Grape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Ours,
-    Theirs,
-}
-
+pub(crate) use crate::common::http_table::Whose as Kind;
 pub(crate) use Kind::{Ours, Theirs};
 
 /// A running Grape of either kind.
@@ -66,13 +61,22 @@ impl Place {
 
     /// Starts a Grape on ports for the DHT and the HTTP API, and waits until it is ready.
     pub(crate) async fn start_on(&self, kind: Kind, ports: (u16, u16), bootstrap: &[SocketAddrV4]) -> AnyGrape {
-        let running = match kind {
+        self.start_again(&Killed { kind, ports, state: None }, bootstrap).await
+    }
+
+    /// Starts a Grape on the ports of one that was killed, as the one that had that state if there is one.
+    pub(crate) async fn start_again(&self, killed: &Killed, bootstrap: &[SocketAddrV4]) -> AnyGrape {
+        let ports = killed.ports;
+        let running = match killed.kind {
             Ours => {
-                let config = GrapeConfig::default()
+                let mut config = GrapeConfig::default()
                     .dht_address(SocketAddr::from((self.ip, ports.0)))
                     .api_address(SocketAddr::from((self.ip, ports.1)))
                     .bootstrap(bootstrap.to_vec());
-                let grape = Grape::start(&self.net, config).await.unwrap();
+                if let Some(state) = &killed.state {
+                    config = config.state(state.clone());
+                }
+                let grape = self.bind(config).await;
                 timeout(PATIENCE, grape.ready()).await.expect("our Grape is not ready");
                 Running::Ours(grape)
             }
@@ -81,11 +85,44 @@ impl Place {
         AnyGrape { net: self.net.clone(), ip: self.ip, running }
     }
 
+    /// Starts one of ours. A child process that another test is starting holds copies of all sockets for a moment, so
+    /// that the ports of one that was killed may not be free at once.
+    async fn bind(&self, config: GrapeConfig) -> Grape {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Grape::start(&self.net, config.clone()).await {
+                Ok(grape) => return grape,
+                Err(GrapeError::Dht { source, .. } | GrapeError::Api { source, .. })
+                    if source.kind() == ErrorKind::AddrInUse && Instant::now() < deadline =>
+                {
+                    sleep(POLL).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
     /// Starts two Grapes, the second of which starts from the first.
     pub(crate) async fn pair(&self, first: Kind, second: Kind) -> (AnyGrape, AnyGrape) {
         let first = self.start(first, &[]).await;
         let second = self.start(second, &[first.dht()]).await;
         (first, second)
+    }
+}
+
+/// What is left of a Grape that was killed.
+#[derive(Debug)]
+pub(crate) struct Killed {
+    kind: Kind,
+    ports: (u16, u16),
+    /// What ours can keep.
+    state: Option<GrapeState>,
+}
+
+impl Killed {
+    /// Without what it could keep.
+    pub(crate) fn forgetful(self) -> Self {
+        Self { state: None, ..self }
     }
 }
 
@@ -116,23 +153,36 @@ impl AnyGrape {
         SocketAddr::from((self.ip, port))
     }
 
-    /// Ends it without a farewell, and waits until it is gone; gives its ports.
-    pub(crate) async fn kill(self) -> (u16, u16) {
-        let ports = (self.dht().port(), self.api().port());
-        match self.running {
-            Running::Ours(grape) => grape.close().await,
-            Running::Theirs(grape) => grape.kill().await,
-        }
-        ports
+    /// Ends it without a farewell, and waits until it is gone.
+    pub(crate) async fn kill(self) -> Killed {
+        let (kind, ports) = (self.kind(), (self.dht().port(), self.api().port()));
+        let state = match self.running {
+            Running::Ours(grape) => {
+                let state = grape.state().borrow().clone();
+                grape.close().await;
+                Some(state)
+            }
+            Running::Theirs(grape) => {
+                grape.kill().await;
+                None
+            }
+        };
+        Killed { kind, ports, state }
     }
 
-    /// Calls its API; `null` stands for an empty answer.
-    pub(crate) async fn call(&self, path: &str, data: Value) -> Value {
+    /// Calls its API; gives the status and the answer, where `null` stands for an empty one.
+    pub(crate) async fn call_for_status(&self, path: &str, data: Value) -> (u16, Value) {
         let body = json!({"rid": "r", "data": data}).to_string();
         let answer = timeout(PATIENCE, self.net.http().post(self.api(), path, body.into())).await;
         let (status, body) = answer.unwrap_or_else(|_| panic!("no answer to {path} {data}: {self:?}")).unwrap();
-        assert_eq!(status, 200, "{path} {data}: {body:?}");
-        if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() }
+        (status, if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() })
+    }
+
+    /// Calls its API, which must answer with status 200.
+    pub(crate) async fn call(&self, path: &str, data: Value) -> Value {
+        let (status, answer) = self.call_for_status(path, data.clone()).await;
+        assert_eq!(status, 200, "{path} {data}: {answer}");
+        answer
     }
 
     /// How many nodes took an announce, or the error as text.

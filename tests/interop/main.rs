@@ -9,6 +9,11 @@ mod common;
 
 mod grapes;
 mod http;
+mod links;
 mod matrix;
+mod mixed;
+#[cfg(target_os = "linux")]
+mod namespace;
+mod nat;
 mod original;
 mod pairs;

@@ -119,11 +119,18 @@ pub(crate) fn node() -> Command {
     let version = std::process::Command::new("node").arg("--version").output();
     assert!(
         version.is_ok_and(|version| version.status.success()),
-        "the interop tests need Node.js: install `node`, version 18 or later, and run `npm ci --prefix tests/interop`"
+        "the interop tests need Node.js: install `node` and `npm`, then run `npm ci --prefix tests/interop`"
     );
     let mut node = Command::new("node");
     node.kill_on_drop(true).stdin(Stdio::null());
     node
+}
+
+/// Panics with what to install where the original cannot be run.
+pub(crate) fn is_there() {
+    drop(node());
+    package("grenache-grape");
+    package("grenache-nodejs-link");
 }
 
 /// A file of an npm package.
