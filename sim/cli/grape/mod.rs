@@ -9,12 +9,12 @@ use futures_util::future::{Either, select};
 use grenache::grape::{Grape, GrapeError};
 use grenache::net::{HostNetwork, Net};
 use thiserror::Error;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::filter::LevelFilter;
 
 use self::debug::DebugLines;
 use self::state::StateError;
 use super::Exit;
+use super::signals::Signals;
 use super::terminal::{Causes, Terminal};
 
 mod args;
@@ -137,23 +137,4 @@ fn network(debug: Option<&Arc<DebugLines>>) -> io::Result<Net> {
         Some(debug) => Arc::new(host.observe(move |event| debug.observe(event))),
         None => Arc::new(host),
     })
-}
-
-/// The signals that ask a process to end.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) -> &'static str {
-        match select(pin!(self.terminate.recv()), pin!(self.interrupt.recv())).await {
-            Either::Left(_) => "SIGTERM",
-            Either::Right(_) => "SIGINT",
-        }
-    }
 }
