@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use grenache::grape::GrapeConfig;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::bootstrap::{Bootstrap, HostName};
+use super::bootstrap::{Bootstrap, HostName, HostPort};
 
 const ORIGINAL: &str = "The original's options";
 const OURS: &str = "Options of our own";
@@ -117,6 +117,12 @@ impl GrapeArgs {
             config = config.max_payload(bytes.get());
         }
         config
+    }
+
+    /// Where this machine finds the API; `None` for a port that the system has chosen.
+    pub(super) fn local_api(self) -> Option<HostPort> {
+        let host = self.bind.unwrap_or_else(HostName::loopback);
+        (self.api_port != 0).then_some(HostPort { host, port: self.api_port })
     }
 }
 

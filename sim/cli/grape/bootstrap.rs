@@ -87,6 +87,11 @@ impl fmt::Display for HostPort {
 }
 
 impl HostName {
+    /// This machine.
+    pub(super) fn loopback() -> Self {
+        Self(Ipv4Addr::LOCALHOST.to_string())
+    }
+
     fn is_name(&self) -> bool {
         self.0.parse::<Ipv4Addr>().is_err()
     }

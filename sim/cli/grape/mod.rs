@@ -23,6 +23,7 @@ mod debug;
 mod health;
 mod log;
 mod metrics;
+mod process_one;
 mod state;
 
 pub(super) use args::{AFTER_HELP, GrapeArgs};
