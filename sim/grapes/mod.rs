@@ -128,7 +128,13 @@ impl GrapeSpec {
         }
         if self.kind == GrapeKind::Node {
             // Its command line drops its own defaults: peers would never expire, and nothing limits a request.
-            let defaults = [("--dpa", "120000"), ("--dnl", "300000"), ("--check_maxPayloadSize", "8192")];
+            let defaults = [
+                ("--dht_maxTables", "5000"),
+                ("--dht_maxValues", "5000"),
+                ("--dpa", "120000"),
+                ("--dnl", "300000"),
+                ("--check_maxPayloadSize", "8192"),
+            ];
             arguments.extend(defaults.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
         arguments
@@ -232,7 +238,7 @@ mod tests {
         assert_eq!(
             spec.arguments().join(" "),
             "--dp 20001 --aph 30001 --bn 127.0.0.1:1,127.0.0.1:2 \
-             --dpa 120000 --dnl 300000 --check_maxPayloadSize 8192"
+             --dht_maxTables 5000 --dht_maxValues 5000 --dpa 120000 --dnl 300000 --check_maxPayloadSize 8192"
         );
     }
 }
