@@ -78,6 +78,8 @@ pub struct GrapeSpec {
     pub bind: Option<Ipv4Addr>,
     /// The Grapes that it starts from.
     pub bootstrap: Vec<SocketAddrV4>,
+    /// Further flags and their values, as its command line takes them.
+    pub options: Vec<(String, String)>,
     /// Whether it tells what it does, with `DEBUG=grenache:grape`. Where not, the environment decides.
     pub debug: bool,
 }
@@ -85,7 +87,8 @@ pub struct GrapeSpec {
 impl GrapeSpec {
     /// A Grape on every address, without others to start from, that tells what it does.
     pub fn new(name: &str, kind: GrapeKind, dht_port: u16, api_port: u16) -> Self {
-        Self { name: name.to_owned(), kind, dht_port, api_port, bind: None, bootstrap: Vec::new(), debug: true }
+        let (bootstrap, options) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), kind, dht_port, api_port, bind: None, bootstrap, options, debug: true }
     }
 
     /// Listens on this address only.
@@ -96,6 +99,12 @@ impl GrapeSpec {
     /// Starts from these Grapes.
     pub fn bootstrap(self, nodes: Vec<SocketAddrV4>) -> Self {
         Self { bootstrap: nodes, ..self }
+    }
+
+    /// With one more flag, such as `--dht_maxTables`.
+    pub fn option(mut self, flag: &str, value: &str) -> Self {
+        self.options.push((flag.to_owned(), value.to_owned()));
+        self
     }
 
     /// Says no more than the environment asks it to.
@@ -132,6 +141,7 @@ impl GrapeSpec {
             let defaults = [("--dpa", "120000"), ("--dnl", "300000"), ("--check_maxPayloadSize", "8192")];
             arguments.extend(defaults.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
+        arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments
     }
 }
