@@ -8,11 +8,13 @@
 //! | [`backend`] | where a scenario runs: simulated, or on this machine's loopback addresses |
 //! | [`report`] | verdicts, the event log, what a person sees |
 //! | [`runner`] | one run: its event log, its verdict, its replay command |
+//! | [`grapes`] | Grapes outside of this process: ours or the original's, as processes or in containers |
 //! | [`event`] | what happened in a run: the one stream that everything else reads |
 
 pub mod backend;
 pub mod engine;
 pub mod event;
+pub mod grapes;
 pub mod report;
 pub mod runner;
 pub mod scenario;

@@ -12,8 +12,10 @@ use grenache_sim::backend::On;
 mod check;
 mod files;
 mod grape;
+mod grapes;
 mod results;
 mod run;
+mod signals;
 mod terminal;
 
 use terminal::Terminal;
@@ -57,6 +59,8 @@ enum Command {
     /// Asks a Grape whether it works: for health checks, where there may be no shell and no curl.
     #[command(after_help = grape::HEALTH_AFTER_HELP)]
     GrapeHealth(grape::HealthArgs),
+    /// Starts, shows and ends several Grapes that know each other, in the background.
+    Grapes(grapes::GrapesArgs),
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +182,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Check { paths } => check::check(&mut terminal, &paths),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
+        Command::Grapes(args) => grapes::grapes(&mut terminal, &args),
     }
 }
 

@@ -1,14 +1,15 @@
 //! The command line of `grenache grape`: the original's flags and defaults, and options of our own.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use grenache::grape::GrapeConfig;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::bootstrap::{Bootstrap, HostName};
+use super::bootstrap::{Bootstrap, HostName, HostPort};
 
 const ORIGINAL: &str = "The original's options";
 const OURS: &str = "Options of our own";
@@ -23,6 +24,8 @@ Examples:
   grenache grape --dp 20002 --aph 40001 --bn 127.0.0.1:20001
   grenache grape --dp 20001 --aph 30001 --bn ''         the first of all
 
+With DEBUG=grenache:grape, it prints the original's lines on standard error.
+
 Exit codes:
   0  it was asked to end, by SIGTERM or SIGINT
   1  it could not start, such as for a port that is in use, or its socket broke
@@ -32,7 +35,7 @@ Exit codes:
 pub(in crate::cli) struct GrapeArgs {
     /// UDP port of the DHT node
     #[arg(long = "dp", visible_alias = "dht_port", value_name = "PORT", help_heading = ORIGINAL)]
-    dht_port: u16,
+    pub(super) dht_port: u16,
     /// TCP port of the HTTP API
     #[arg(long = "aph", visible_alias = "api_port", value_name = "PORT", help_heading = ORIGINAL)]
     api_port: u16,
@@ -63,10 +66,16 @@ pub(in crate::cli) struct GrapeArgs {
     /// The longest body of an HTTP request [default: 8192]
     #[arg(long = "check_maxPayloadSize", value_name = "BYTES", help_heading = ORIGINAL)]
     max_payload: Option<NonZeroUsize>,
+    /// Keep the node's id and token secrets in FILE, so that after a restart other nodes know it again
+    #[arg(long, value_name = "FILE", help_heading = OURS)]
+    pub(super) state: Option<PathBuf>,
+    /// Serve metrics for Prometheus at http://ADDR:PORT/metrics
+    #[arg(long, value_name = "ADDR:PORT", help_heading = OURS)]
+    pub(super) metrics: Option<SocketAddr>,
     /// How our own logs look on standard error
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text, help_heading = OURS)]
     pub(super) log_format: LogFormat,
-    /// What is logged: off, error, warn, info, debug or trace [default: info]
+    /// What is logged: off, error, warn, info, debug or trace [default: info, or warn with DEBUG=grenache:grape]
     #[arg(long, value_name = "LEVEL", value_parser = level, help_heading = OURS)]
     pub(super) log: Option<LevelFilter>,
 }
@@ -80,8 +89,8 @@ pub(super) enum LogFormat {
 
 impl GrapeArgs {
     /// The Grape that is asked for, without its addresses to start from. `host` is what `--bind` stands for.
-    pub(super) fn config(&self, host: Option<std::net::Ipv4Addr>) -> GrapeConfig {
-        let address = |port| SocketAddr::from((host.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED), port));
+    pub(super) fn config(&self, host: Option<Ipv4Addr>) -> GrapeConfig {
+        let address = |port| SocketAddr::from((host.unwrap_or(Ipv4Addr::UNSPECIFIED), port));
         let mut config = GrapeConfig::default().dht_address(address(self.dht_port)).api_address(address(self.api_port));
         if let Some(host) = host {
             config = config.store_own(host);
@@ -108,6 +117,12 @@ impl GrapeArgs {
             config = config.max_payload(bytes.get());
         }
         config
+    }
+
+    /// Where this machine finds the API; `None` for a port that the system has chosen.
+    pub(super) fn local_api(self) -> Option<HostPort> {
+        let host = self.bind.unwrap_or_else(HostName::loopback);
+        (self.api_port != 0).then_some(HostPort { host, port: self.api_port })
     }
 }
 

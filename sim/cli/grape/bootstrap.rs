@@ -4,12 +4,17 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use grenache::grape::Grape;
+use tokio::time::{sleep, timeout};
 
 /// How long names may take to be resolved before the Grape starts without them.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long to wait before names are resolved again, at first; it doubles up to the last.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
 /// `--bn`: any number of addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +87,15 @@ impl fmt::Display for HostPort {
 }
 
 impl HostName {
+    /// This machine.
+    pub(super) fn loopback() -> Self {
+        Self(Ipv4Addr::LOCALHOST.to_string())
+    }
+
+    fn is_name(&self) -> bool {
+        self.0.parse::<Ipv4Addr>().is_err()
+    }
+
     /// Its IPv4 address, as the operating system resolves it.
     pub(super) async fn resolve(&self) -> io::Result<Ipv4Addr> {
         if let Ok(address) = self.0.parse() {
@@ -103,23 +117,22 @@ impl HostPort {
 }
 
 impl Bootstrap {
-    /// The addresses that are known now, and the names that are not.
+    /// The addresses that are known now, and the names that are not resolved yet.
     pub(super) async fn resolve(&self) -> (Vec<SocketAddrV4>, Vec<HostPort>) {
         let lookups = self.0.iter().map(|node| async move {
             match timeout(PATIENCE, node.resolve()).await {
                 Ok(Ok(address)) => Ok(address),
                 Ok(Err(error)) => {
-                    tracing::warn!(host = %node.host, %error, "cannot resolve a bootstrap node's name yet");
+                    tracing::warn!(%node, %error, "cannot resolve the name of a Grape to start from, trying again");
                     Err(node.clone())
                 }
                 Err(_) => {
-                    tracing::warn!(host = %node.host, "a bootstrap node's name takes long to resolve");
+                    tracing::warn!(%node, "the name of a Grape to start from takes long to resolve");
                     Err(node.clone())
                 }
             }
         });
-        let mut known = Vec::new();
-        let mut unknown = Vec::new();
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for result in futures_util::future::join_all(lookups).await {
             match result {
                 Ok(address) => known.push(address),
@@ -127,5 +140,56 @@ impl Bootstrap {
             }
         }
         (known, unknown)
+    }
+
+    /// Resolves names again and again, and tells the Grape: those in `unknown` until they are known, and all of them
+    /// while it knows no other node, for a container that starts anew has another address.
+    pub(super) async fn follow(self, mut unknown: Vec<HostPort>, grape: Arc<Grape>) {
+        let mut names = self.0;
+        names.retain(|node| node.host.is_name());
+        let (mut pause, longest) = PAUSES;
+        while !names.is_empty() {
+            sleep(pause).await;
+            pause = (pause * 2).min(longest);
+            let alone = grape.stats().nodes == 0;
+            for node in &names {
+                let new = unknown.iter().position(|other| other == node);
+                if !alone && new.is_none() {
+                    continue;
+                }
+                if let Ok(address) = node.resolve().await {
+                    if let Some(new) = new {
+                        unknown.swap_remove(new);
+                        tracing::info!(%node, %address, "the name of a Grape to start from is resolved");
+                    }
+                    grape.add_bootstrap(address).await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_are_hosts_with_ports_and_commas_between() {
+        let nodes = |text: &str| -> Vec<String> {
+            text.parse::<Bootstrap>().expect(text).0.iter().map(HostPort::to_string).collect()
+        };
+        assert_eq!(nodes("127.0.0.1:20002,grape-2:20003"), ["127.0.0.1:20002", "grape-2:20003"]);
+        assert_eq!(nodes(" a:1 , ,b.example:65535,"), ["a:1", "b.example:65535"]);
+        assert_eq!(nodes(""), Vec::<String>::new());
+        for (text, problem) in [
+            ("grape", "`grape` has no port: write host:port, such as 127.0.0.1:20002"),
+            ("a:1,b:0", "`0` is no port: a port is from 1 to 65535"),
+            ("a:65536", "`65536` is no port: a port is from 1 to 65535"),
+            (":20001", "`` is no host: write an IPv4 address or a name"),
+            ("a b:1", "`a b` is no host: write an IPv4 address or a name"),
+            ("[::1]:20001", "`[::1]` is no host: the DHT is over IPv4: write an IPv4 address or a name"),
+        ] {
+            assert_eq!(text.parse::<Bootstrap>(), Err(problem.to_owned()), "{text:?}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::bootstrap::HostPort;
+use super::process_one;
 use crate::cli::Exit;
 use crate::cli::terminal::{Causes, Terminal};
 
@@ -30,9 +31,9 @@ const NAME: &str = "grenache_health";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct HealthArgs {
-    /// The Grape's HTTP API, such as http://127.0.0.1:30001
+    /// The Grape's HTTP API, such as http://127.0.0.1:30001 [default: that of process 1, for containers]
     #[arg(value_name = "URL")]
-    url: ApiUrl,
+    url: Option<ApiUrl>,
     /// How long the answer may take
     #[arg(long, value_name = "MS", value_parser = super::args::milliseconds, default_value = "5000")]
     timeout: Duration,
@@ -54,12 +55,23 @@ impl FromStr for ApiUrl {
 /// Why a Grape counts as ill.
 #[derive(Debug, Error)]
 enum HealthError {
+    #[error("process 1 is no `grenache grape`, as in its container: write the URL of the Grape to ask")]
+    Unnamed(#[source] Option<io::Error>),
     #[error("the Grape at {0} cannot be asked")]
     Unreachable(HostPort, #[source] io::Error),
     #[error("the Grape at {0} has not answered within {1:?}")]
     Late(HostPort, Duration),
     #[error("what answers at {0} is no working Grape: {1}")]
     Wrong(HostPort, String),
+}
+
+impl HealthError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Unnamed(_) => Exit::WRONG,
+            _ => Exit::FAILED,
+        }
+    }
 }
 
 /// Asks, and says what is wrong where something is.
@@ -71,11 +83,19 @@ pub(in crate::cli) fn health(terminal: &mut Terminal, args: &HealthArgs) -> Exit
             return Exit::FAILED;
         }
     };
-    match runtime.block_on(ask(&args.url.0, args.timeout)) {
+    let asked = match &args.url {
+        Some(ApiUrl(api)) => runtime.block_on(ask(api, args.timeout)),
+        None => match process_one::api() {
+            Ok(Some(api)) => runtime.block_on(ask(&api, args.timeout)),
+            Ok(None) => Err(HealthError::Unnamed(None)),
+            Err(error) => Err(HealthError::Unnamed(Some(error))),
+        },
+    };
+    match asked {
         Ok(()) => Exit::PASSED,
         Err(error) => {
             terminal.error(format_args!("error: {}", Causes(&error)));
-            Exit::FAILED
+            error.exit()
         }
     }
 }
