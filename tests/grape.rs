@@ -4,10 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
-use grenache::grape::krpc::{Answer, Body, Message, NodeId, Query};
+use grenache::grape::krpc::{Body, Message, Query};
 use grenache::grape::{Grape, GrapeConfig, GrapeError};
 use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
+
+use common::http_table::{self, FROM_ELSEWHERE, Whose};
+use common::refusing_node::RefusingNode;
+use common::signed::signed;
+
+mod common;
 
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -115,88 +121,35 @@ async fn the_recorded_hash_is_the_hash() {
         let vector = vectors.iter().find(|vector| vector["name"] == name).unwrap();
         Message::decode(&hex::decode(vector["hex"].as_str().unwrap()).unwrap()).unwrap().body
     };
-    let Body::Query { query: Query::Get { target }, .. } = recorded("get_query") else { panic!("not a get") };
+    let Body::Query { query: Query::Get { target, .. }, .. } = recorded("get_query") else { panic!("not a get") };
     let hash = call(&net, &first, "/put", json!({"v": "hello world"})).await;
     assert_eq!(hash, json!(hex::encode(target.as_bytes())));
 }
 
-/// Each row: path, body, status, answer.
-async fn answers(net: &Net, grape: &Grape, rows: &[(&str, &str, u16, &str)]) {
-    for (path, body, status, answer) in rows {
-        assert_eq!(post(net, grape, path, *body).await, (*status, (*answer).to_owned()), "{path} {body}");
-    }
+#[tokio::test]
+async fn a_lone_grape_answers_as_clients_of_the_reference_expect() {
+    let net = host();
+    let grape = start(&net, config()).await;
+    http_table::check(Whose::Ours, grape.api_addr(), &http_table::alone()).await;
 }
 
 #[tokio::test]
-async fn a_lone_grape_answers_as_clients_of_the_reference_expect() {
-    const INVALID: &str = "ERR_GRAPE_PAYLOAD_INVALID";
+async fn a_grape_with_another_answers_as_clients_of_the_reference_expect() {
+    let net = host();
+    let other = start(&net, config()).await;
+    assert_eq!(call(&net, &other, "/put", json!({"v": FROM_ELSEWHERE})).await, "No nodes to query");
+    let grape = start(&net, config().bootstrap(vec![v4(other.dht_addr())])).await;
+    http_table::check(Whose::Ours, grape.api_addr(), &http_table::with_another(grape.dht_addr().port())).await;
+}
+
+#[tokio::test]
+async fn no_node_took_it() {
     let net = host();
     let grape = start(&net, config()).await;
-    let long_name = format!(r#"{{"data":"{}"}}"#, "n".repeat(1025));
-    let v = |len: usize| format!(r#"{{"data":{{"v":"{}"}}}}"#, "v".repeat(len));
-    let k = "8a".repeat(32);
-    let mutable = |more: &str| format!(r#"{{"data":{{"v":"x","k":"{k}"{more}}}}}"#);
-    let sig = format!(r#","sig":"{}""#, "cc".repeat(64));
-    let missing = format!(r#"{{"data":"{}"}}"#, "00".repeat(20));
-    answers(
-        &net,
-        &grape,
-        &[
-            ("/lookup", r#"{"data":"nobody"}"#, 200, "[]"),
-            ("/lookup", r#"{"rid":"x","data":"nobody","more":1}"#, 200, "[]"),
-            ("/lookup", r#"{"data":""}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", r#"{"data":5}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", r#"{"data":["x"]}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", r#"{"data":null}"#, 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", "{}", 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", "[]", 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", "5", 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/lookup", &long_name, 200, r#""ERR_GRAPE_LOOKUP""#),
-            ("/announce", r#"{"data":["rpc_test",1337]}"#, 200, r#""No nodes to query""#),
-            ("/announce", r#"{"data":["rpc_test",1337.0]}"#, 200, r#""No nodes to query""#),
-            ("/announce", r#"{"data":"rpc_test"}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
-            ("/announce", r#"{"data":null}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
-            ("/announce", r#"{"data":[5,1337]}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
-            ("/announce", r#"{"data":["",1337]}"#, 200, r#""ERR_GRAPE_ANNOUNCE""#),
-            ("/announce", r#"{"data":["rpc_test"]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
-            ("/announce", r#"{"data":["rpc_test","1337"]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
-            ("/announce", r#"{"data":["rpc_test",1337.5]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
-            ("/announce", r#"{"data":["rpc_test",65536]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
-            ("/announce", r#"{"data":["rpc_test",-1]}"#, 200, r#""ERR_GRAPE_SERVICE_PORT""#),
-            ("/put", r#"{"data":{"v":"hello"}}"#, 200, r#""No nodes to query""#),
-            ("/put", r#"{"data":{}}"#, 200, r#""opts.v not given""#),
-            ("/put", r#"{"data":{"v":null}}"#, 200, r#""opts.v not given""#),
-            ("/put", r#"{"data":7}"#, 200, r#""opts.v not given""#),
-            ("/put", &v(999), 200, r#""No nodes to query""#),
-            ("/put", &v(1000), 200, r#""v must be less than 1000 bytes in put()""#),
-            ("/put", r#"{"data":{"v":1.5}}"#, 200, r#""v may hold whole numbers of 64 bits only""#),
-            ("/put", r#"{"data":null}"#, 500, "data must be an object with v"),
-            ("/put", r#"{"data":{"v":"x","k":"00"}}"#, 200, r#""opts.k ed25519 public key must be 32 bytes""#),
-            ("/put", &mutable(""), 200, r#""opts.sig must be a signature of 64 bytes""#),
-            ("/put", &mutable(&sig), 200, r#""opts.seq not provided for a mutable update""#),
-            ("/put", &mutable(&format!(r#"{sig},"seq":"1""#)), 200, r#""opts.seq not an integer""#),
-            ("/put", &mutable(&format!(r#"{sig},"seq":1"#)), 200, r#""No nodes to query""#),
-            ("/get", &missing, 200, ""),
-            ("/get", r#"{"data":"not hex"}"#, 200, ""),
-            ("/get", r#"{"data":""}"#, 200, ""),
-            ("/get", r#"{"data":{}}"#, 200, r#""ERR_GRAPE_GENERIC""#),
-            ("/get", r#"{"data":[]}"#, 200, r#""ERR_GRAPE_GENERIC""#),
-            ("/get", r#"{"data":5}"#, 200, r#""ERR_GRAPE_GENERIC""#),
-            ("/get", r#"{"data":null}"#, 500, "data must be a hash"),
-            ("/", "{}", 200, r#""ERR_REQ_NOTFOUND""#),
-            ("/nowhere", "{}", 200, r#""ERR_REQ_NOTFOUND""#),
-            ("/lookup?name=x", r#"{"data":"x"}"#, 200, r#""ERR_REQ_NOTFOUND""#),
-            ("/lookup/", r#"{"data":"x"}"#, 200, r#""ERR_REQ_NOTFOUND""#),
-            ("/lookup", "", 500, INVALID),
-            ("/lookup", "{", 500, INVALID),
-            ("/nowhere", "{} x", 500, INVALID),
-            ("/lookup", "\u{feff}{}", 500, INVALID),
-            ("/lookup", &"[".repeat(8000), 500, INVALID),
-            ("/lookup", "null", 500, "the body must be a JSON object"),
-        ],
-    )
-    .await;
-    assert_eq!(grape.stats().values, 2, "what could be put nowhere else is still here");
+    let refuses = RefusingNode::known_to(grape.dht_addr()).await.refuse();
+    let rows = http_table::with_one_that_refuses();
+    let calls = http_table::check(Whose::Ours, grape.api_addr(), &rows);
+    futures_util::future::select(Box::pin(refuses), Box::pin(calls)).await;
 }
 
 #[tokio::test]
@@ -226,51 +179,6 @@ async fn any_method_works_and_answers_say_nothing_of_their_type_or_time() {
         assert_eq!(headers, ["content-length"]);
         assert_eq!(answer.text().await.unwrap(), "[]");
     }
-}
-
-#[tokio::test]
-async fn no_node_took_it() {
-    let net = host();
-    // A node that gives a token but takes nothing.
-    let stingy = tokio::net::UdpSocket::bind(LOCALHOST).await.unwrap();
-    let grape = Grape::start(&net, config()).await.unwrap();
-    let dht = grape.dht_addr();
-    let ping = Message {
-        transaction: b"p1".to_vec(),
-        body: Body::Query { sender: Some(NodeId([7; 20])), query: Query::Ping },
-    };
-    stingy.send_to(&ping.encode(), dht).await.unwrap();
-    let refuses = async {
-        let mut buffer = [0; 2048];
-        loop {
-            let (len, from) = stingy.recv_from(&mut buffer).await.unwrap();
-            let Message { transaction, body } = Message::decode(&buffer[..len]).unwrap();
-            let Body::Query { query, .. } = body else { continue };
-            let body = match query {
-                Query::GetPeers { .. } | Query::Get { .. } => {
-                    let mut answer = Answer::new(NodeId([7; 20]));
-                    answer.token = Some(vec![1]);
-                    Body::Answer(Box::new(answer))
-                }
-                Query::Put { .. } => Body::Error { code: 302, text: "sequence number less than current".into() },
-                _ => Body::Error { code: 202, text: "no".into() },
-            };
-            stingy.send_to(&Message { transaction, body }.encode(), from).await.unwrap();
-        }
-    };
-    let calls = async {
-        grape.until(|stats| stats.nodes > 0).await;
-        answers(
-            &net,
-            &grape,
-            &[
-                ("/announce", r#"{"data":["x",1]}"#, 200, r#""All queries failed""#),
-                ("/put", r#"{"data":{"v":"x"}}"#, 302, r#""302 sequence number less than current""#),
-            ],
-        )
-        .await;
-    };
-    futures_util::future::select(Box::pin(refuses), Box::pin(calls)).await;
 }
 
 #[tokio::test]
@@ -343,4 +251,35 @@ async fn a_bootstrap_node_may_be_added_later() {
     second.add_bootstrap(v4(first.dht_addr())).await;
     second.until(|stats| stats.nodes == 1).await;
     assert_eq!(call(&net, &second, "/announce", json!(["late", 1])).await, json!(1));
+}
+
+#[tokio::test]
+async fn a_mutable_value_is_put_and_had_over_http() {
+    let net = host();
+    let (first, second) = pair(&net).await;
+    let one = signed("one", 1, None, None);
+    let hash = call(&net, &first, "/put", one.clone()).await;
+    let there = call(&net, &second, "/get", hash.clone()).await;
+    let id = second.node_id().to_string();
+    assert_eq!(there, json!({"id": id, "token": null, "v": "one", "k": one["k"], "seq": 1, "sig": one["sig"]}));
+    let mut here = call(&net, &first, "/get", json!({"hash": hash})).await;
+    assert_eq!(here["token"].take().as_str().unwrap().len(), 40);
+    assert_eq!(here, there);
+
+    for (data, status, answer) in [
+        (signed("two", 1, None, None), 302, json!("302 sequence number less than current")),
+        (signed("two", 2, None, Some(5)), 301, json!("301 CAS mismatch, re-read and try again")),
+        (signed("two", 2, None, Some(1)), 200, hash.clone()),
+    ] {
+        let body = json!({"rid": "r", "data": data}).to_string();
+        assert_eq!(post(&net, &first, "/put", body).await, (status, answer.to_string()));
+    }
+    assert_eq!(call(&net, &first, "/get", hash).await["v"], "two");
+
+    let hash = call(&net, &first, "/put", signed("salted", 1, Some("pepper"), None)).await;
+    for grape in [&first, &second] {
+        let found = call(&net, grape, "/get", json!({"hash": hash, "salt": "pepper"})).await;
+        assert_eq!((&found["v"], &found["salt"]), (&json!("salted"), &json!("pepper")));
+    }
+    assert_eq!(call(&net, &first, "/get", json!({"hash": hash, "salt": "salt"})).await, Value::Null);
 }

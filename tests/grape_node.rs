@@ -1,192 +1,13 @@
 //! The DHT node without I/O: many of them in one test, on made-up time.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::num::NonZeroUsize;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use grenache::grape::krpc::{Answer, Body, Contact, Key, Message, NodeId, Query, Value};
-use grenache::grape::node::{
-    FoundValue, MAX_OPERATIONS, MAX_PEERS_LISTED, Node, NodeConfig, NodeEvent, OperationError, OperationId, Outcome,
-};
-use grenache::net::Rng;
-use rand::SeedableRng;
+use common::swarm::{Swarm, accepted, address, announce_peer, at, error, key, outside};
+use grenache::grape::krpc::{Answer, Body, Contact, Message, NodeId, Query, Value};
+use grenache::grape::node::{MAX_OPERATIONS, MAX_PEERS_LISTED, Node, NodeConfig, NodeEvent, OperationError, Outcome};
 
-/// An operation and the node that runs it: ids are a node's own.
-type Running = (SocketAddrV4, OperationId);
-
-/// Nodes on a network without latency, and without some of its links.
-struct Swarm {
-    now: Instant,
-    rng: Rng,
-    nodes: BTreeMap<SocketAddrV4, Node>,
-    /// Who neither sends nor receives.
-    cut: Vec<SocketAddrV4>,
-    outcomes: Vec<(Running, Result<Outcome, OperationError>)>,
-    events: Vec<(SocketAddrV4, NodeEvent)>,
-    /// Every datagram that was sent, with its sender.
-    log: Vec<(SocketAddrV4, SocketAddrV4, Vec<u8>)>,
-}
-
-impl Swarm {
-    #[expect(clippy::disallowed_methods, reason = "a starting point for made-up times")]
-    fn new(seed: u64) -> Self {
-        Self {
-            now: Instant::now(),
-            rng: Rng::seed_from_u64(seed),
-            nodes: BTreeMap::new(),
-            cut: Vec::new(),
-            outcomes: Vec::new(),
-            events: Vec::new(),
-            log: Vec::new(),
-        }
-    }
-
-    /// A node at `host`, which starts from the node at host 1.
-    fn add(&mut self, host: u8, change: impl FnOnce(&mut NodeConfig)) -> SocketAddrV4 {
-        let mut config = NodeConfig { port: 20001, bootstrap: vec![address(1)], ..NodeConfig::default() };
-        if host == 1 {
-            config.bootstrap.clear();
-        }
-        change(&mut config);
-        let node = Node::new(self.now, &mut self.rng, config);
-        self.nodes.insert(address(host), node);
-        self.settle();
-        address(host)
-    }
-
-    fn with(&mut self, at: SocketAddrV4, act: impl FnOnce(&mut Node, Instant, &mut Rng) -> OperationId) -> Running {
-        let operation = act(self.nodes.get_mut(&at).unwrap(), self.now, &mut self.rng);
-        self.settle();
-        (at, operation)
-    }
-
-    fn announce(&mut self, at: SocketAddrV4, name: &str, port: u16) -> Result<Outcome, OperationError> {
-        let operation = self.with(at, |node, now, rng| node.announce(now, rng, key(name), port));
-        self.outcome(operation)
-    }
-
-    fn lookup(&mut self, at: SocketAddrV4, name: &str) -> Vec<SocketAddrV4> {
-        let operation = self.with(at, |node, now, rng| node.lookup(now, rng, key(name)));
-        let Ok(Outcome::Peers(mut peers)) = self.outcome(operation) else { panic!("a lookup gives peers") };
-        peers.sort_unstable();
-        peers
-    }
-
-    /// How an operation ended; lets time pass until it has.
-    fn outcome(&mut self, operation: Running) -> Result<Outcome, OperationError> {
-        for _ in 0..100 {
-            if let Some(at) = self.outcomes.iter().position(|(other, _)| *other == operation) {
-                return self.outcomes.remove(at).1;
-            }
-            self.step();
-        }
-        panic!("the operation never ended")
-    }
-
-    /// Delivers everything, at once.
-    fn settle(&mut self) {
-        let mut queue = VecDeque::new();
-        loop {
-            for (from, node) in &mut self.nodes {
-                while let Some((to, datagram)) = node.poll_transmit() {
-                    self.log.push((*from, to, datagram.clone()));
-                    queue.push_back((*from, to, datagram));
-                }
-                while let Some(event) = node.poll_event() {
-                    if let NodeEvent::Finished { operation, result } = event {
-                        self.outcomes.push(((*from, operation), result));
-                    } else {
-                        self.events.push((*from, event));
-                    }
-                }
-            }
-            let Some((from, to, datagram)) = queue.pop_front() else { return };
-            if !self.cut.contains(&from)
-                && !self.cut.contains(&to)
-                && let Some(node) = self.nodes.get_mut(&to)
-            {
-                node.handle_datagram(self.now, &mut self.rng, from, &datagram);
-            }
-        }
-    }
-
-    /// Lets time pass until the next timeout.
-    fn step(&mut self) {
-        let next = self.nodes.values().map(Node::poll_timeout).min().unwrap();
-        assert!(next >= self.now, "a timeout that is over was not handled");
-        self.now = next;
-        for node in self.nodes.values_mut().filter(|node| node.poll_timeout() <= next) {
-            node.handle_timeout(next, &mut self.rng);
-        }
-        self.settle();
-    }
-
-    fn pass(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.nodes.values().any(|node| node.poll_timeout() <= end) {
-            self.step();
-        }
-        self.now = end;
-    }
-
-    /// Sends a query from outside the swarm; gives the answer.
-    fn ask(&mut self, from: SocketAddrV4, to: SocketAddrV4, query: Query) -> Body {
-        let message = Message { transaction: b"test".to_vec(), body: Body::Query { sender: None, query } };
-        self.say(from, to, &message.encode()).expect("no answer")
-    }
-
-    fn say(&mut self, from: SocketAddrV4, to: SocketAddrV4, datagram: &[u8]) -> Option<Body> {
-        let node = self.nodes.get_mut(&to).unwrap();
-        node.handle_datagram(self.now, &mut self.rng, from, datagram);
-        let (back, datagram) = node.poll_transmit()?;
-        assert_eq!(back, from);
-        Some(Message::decode(&datagram).unwrap().body)
-    }
-
-    fn token(&mut self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
-        let Body::Answer(answer) = self.ask(from, to, Query::GetPeers { info_hash: key("any") }) else {
-            panic!("refused")
-        };
-        answer.token.unwrap()
-    }
-
-    fn sent(&self, method: &str) -> usize {
-        let is = |datagram: &[u8]| match Message::decode(datagram).unwrap().body {
-            Body::Query { query, .. } => query.method() == method,
-            _ => false,
-        };
-        self.log.iter().filter(|(_, _, datagram)| is(datagram)).count()
-    }
-}
-
-fn address(host: u8) -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), 20001)
-}
-
-fn outside() -> SocketAddrV4 {
-    SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 9), 4000)
-}
-
-fn at(host: u8, port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new(*address(host).ip(), port)
-}
-
-fn key(name: &str) -> Key {
-    Key::new(name.as_bytes()).unwrap()
-}
-
-fn announce_peer(name: &str, port: u16, implied_port: bool, token: Vec<u8>) -> Query {
-    Query::AnnouncePeer { info_hash: key(name), port, implied_port, token }
-}
-
-fn accepted(body: &Body) -> bool {
-    matches!(body, Body::Answer(_))
-}
-
-fn error(code: i64, text: &str) -> Body {
-    Body::Error { code, text: text.into() }
-}
+mod common;
 
 #[test]
 fn sixty_nodes_find_what_any_of_them_announced() {
@@ -398,7 +219,20 @@ fn an_announced_peer_is_the_senders_address_and_the_port_it_says() {
     assert_eq!(swarm.lookup(node, "said"), [SocketAddrV4::new(host, 1337)]);
     assert_eq!(swarm.lookup(node, "implied"), [outside()]);
     let stored = |name, peer| (node, NodeEvent::PeerStored { name: key(name), peer });
-    assert_eq!(swarm.events[1..], [stored("said", SocketAddrV4::new(host, 1337)), stored("implied", outside())]);
+    let found = |name, peer| (node, NodeEvent::PeerFound { name: key(name), peer, through: None });
+    let looked_up = |name| (node, NodeEvent::LookedUp { name: key(name), nodes: 0 });
+    let said = SocketAddrV4::new(host, 1337);
+    assert_eq!(
+        swarm.events[1..],
+        [
+            stored("said", said),
+            stored("implied", outside()),
+            found("said", said),
+            looked_up("said"),
+            found("implied", outside()),
+            looked_up("implied"),
+        ]
+    );
 }
 
 #[test]
@@ -431,59 +265,6 @@ fn answers_fit_a_datagram_whatever_is_stored() {
     let Body::Answer(answer) = Message::decode(&datagram).unwrap().body else { panic!("refused") };
     assert_eq!((answer.values.unwrap().len(), answer.nodes), (MAX_PEERS_LISTED, None));
     assert_eq!(swarm.lookup(node, "many").len(), MAX_PEERS_LISTED);
-}
-
-#[test]
-fn the_oldest_goes_where_a_store_is_full() {
-    let mut swarm = Swarm::new(1);
-    let node = swarm.add(1, |config| {
-        config.max_tables = NonZeroUsize::new(2).unwrap();
-        config.max_values = NonZeroUsize::new(2).unwrap();
-    });
-    let token = swarm.token(outside(), node);
-    for name in ["a", "b", "c"] {
-        swarm.ask(outside(), node, announce_peer(name, 1, false, token.clone()));
-        let value = Value::from_bytes(name.as_bytes());
-        swarm.ask(outside(), node, Query::Put { token: token.clone(), value, mutable: None });
-    }
-    let stats = swarm.nodes[&node].stats();
-    assert_eq!((stats.names, stats.values), (2, 2));
-    assert_eq!(["a", "b", "c"].map(|name| swarm.lookup(node, name).len()), [0, 1, 1]);
-}
-
-#[test]
-fn values_up_to_1000_bytes_are_taken_from_others() {
-    let mut swarm = Swarm::new(1);
-    let node = swarm.add(1, |_| ());
-    let token = swarm.token(outside(), node);
-    let put = |len| Query::Put { token: token.clone(), value: Value::from_bytes(&vec![b'v'; len]), mutable: None };
-    assert!(accepted(&swarm.ask(outside(), node, put(1000))));
-    assert_eq!(swarm.ask(outside(), node, put(1001)), error(205, "data payload too large"));
-}
-
-#[test]
-fn a_value_that_is_not_what_was_asked_for_is_not_believed() {
-    let mut swarm = Swarm::new(1);
-    let node = swarm.add(1, |_| ());
-    let contact =
-        Message { transaction: b"x".to_vec(), body: Body::Query { sender: Some(NodeId([9; 20])), query: Query::Ping } };
-    swarm.say(outside(), node, &contact.encode()).unwrap();
-    for (value, found) in [(&b"forged"[..], false), (b"Hello World!", true)] {
-        let target = NodeId(hex::decode("e5f96f6f38320f0f33959cb4d3d656452117aadb").unwrap().try_into().unwrap());
-        let (now, mut rng) = (swarm.now, swarm.rng.clone());
-        let asking = swarm.nodes.get_mut(&node).unwrap();
-        asking.get(now, &mut rng, target);
-        let (_, query) = asking.poll_transmit().unwrap();
-        let mut answer = Answer::new(NodeId([9; 20]));
-        answer.value = Some(Value::from_bytes(value));
-        let transaction = Message::decode(&query).unwrap().transaction;
-        let answer = Message { transaction, body: Body::Answer(Box::new(answer)) }.encode();
-        asking.handle_datagram(now, &mut rng, outside(), &answer);
-        let finished = std::iter::from_fn(|| asking.poll_event()).last().unwrap();
-        let NodeEvent::Finished { result: Ok(Outcome::Value(got)), .. } = finished else { panic!("{finished:?}") };
-        let value = Value::from_bytes(value);
-        assert_eq!(got, found.then_some(FoundValue { id: NodeId([9; 20]), token: None, value }));
-    }
 }
 
 #[test]

@@ -180,7 +180,7 @@ fn message() -> impl Strategy<Value = Message> {
         Just(Query::Ping),
         key().prop_map(|target| Query::FindNode { target }),
         key().prop_map(|info_hash| Query::GetPeers { info_hash }),
-        key().prop_map(|target| Query::Get { target }),
+        (key(), option::of(any::<i64>())).prop_map(|(target, newer_than)| Query::Get { target, newer_than }),
         (key(), 1..=u16::MAX, any::<bool>(), token()).prop_map(|(info_hash, port, implied_port, token)| {
             Query::AnnouncePeer { info_hash, port, implied_port, token }
         }),
@@ -195,11 +195,13 @@ fn message() -> impl Strategy<Value = Message> {
         option::of(vec(address(), 0..8)),
         option::of(value()),
         mutable(false),
+        option::of(any::<i64>()),
     );
     let body = prop_oneof![
         (option::of(node_id()), query).prop_map(|(sender, query)| Body::Query { sender, query }),
-        answer.prop_map(|(id, nodes, token, values, value, mutable)| {
-            Body::Answer(Box::new(Answer { id, nodes, token, values, value, mutable }))
+        answer.prop_map(|(id, nodes, token, values, value, mutable, sequence)| {
+            let sequence = sequence.filter(|_| mutable.is_none());
+            Body::Answer(Box::new(Answer { id, nodes, token, values, value, mutable, sequence }))
         }),
         (any::<i64>(), "[a-zA-Zäöü ]{0,60}").prop_map(|(code, text)| Body::Error { code, text }),
     ];

@@ -29,7 +29,6 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -176,13 +175,13 @@ pub enum GrapesError {
         /// What the operating system says.
         source: io::Error,
     },
-    /// It ended before it was ready.
-    #[error("{name} ended ({status}) before it was ready{}", Tail(tail))]
+    /// It ended, though nobody asked it to.
+    #[error("{name} ended by itself ({status}){}", Tail(tail))]
     Ended {
         /// The Grape.
         name: String,
         /// How.
-        status: ExitStatus,
+        status: String,
         /// The last lines of its log.
         tail: Vec<String>,
     },

@@ -1,9 +1,9 @@
 //! Drives a [`Node`]: owns its socket, its clock and its random numbers, and carries calls to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::io::IoSliceMut;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -24,6 +24,9 @@ const MAX_CALLS: usize = 256;
 /// How many receive buffers there are.
 const BUFFERS: usize = 8;
 
+/// The most bytes that one call of the socket sends: what an IPv4 datagram may hold.
+const MAX_BATCH_BYTES: usize = 65_507;
+
 /// How many batches are received before other tasks get their turn.
 const MAX_BATCHES: usize = 32;
 
@@ -33,7 +36,7 @@ pub(super) enum Call {
     Announce { name: Key, port: u16 },
     Lookup { name: Key },
     Put { value: Value, mutable: Option<Box<Mutable>> },
-    Get { target: NodeId },
+    Get { target: NodeId, salt: Option<Vec<u8>> },
 }
 
 type Answer = oneshot::Sender<Result<Outcome, OperationError>>;
@@ -93,8 +96,10 @@ pub(super) struct Driver {
     status: watch::Sender<Status>,
     state: watch::Sender<GrapeState>,
     timer: Pin<Box<Sleep>>,
-    /// Taken from the node, but the socket's buffer was full.
-    unsent: Option<(SocketAddrV4, Vec<u8>)>,
+    /// Taken from the node to be sent.
+    outgoing: VecDeque<(SocketAddrV4, Vec<u8>)>,
+    /// What is being sent: it stays where the socket's buffer is full.
+    batch: Batch,
     api_port: u16,
     /// Dropped last, when the socket is closed.
     _alive: mpsc::Sender<()>,
@@ -117,7 +122,6 @@ impl Driver {
         // One byte more than a message may have, so that a longer one is known by its length.
         let buffers = vec![vec![0; segments * (MAX_DATAGRAM + 1)]; BUFFERS];
         let timer = Box::pin(tokio::time::sleep_until(node.poll_timeout().into()));
-        let waiting = BTreeMap::new();
         Self {
             net,
             socket,
@@ -125,11 +129,12 @@ impl Driver {
             node,
             rng,
             commands,
-            waiting,
+            waiting: BTreeMap::new(),
             status,
             state,
             timer,
-            unsent: None,
+            outgoing: VecDeque::new(),
+            batch: Batch::default(),
             api_port,
             _alive: alive,
         }
@@ -167,15 +172,21 @@ impl Driver {
 
     /// Sends what the node has to send. While the socket's buffer is full nothing else is done.
     fn poll_send_all(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Some((to, datagram)) = self.unsent.take().or_else(|| self.node.poll_transmit()) {
-            let transmit = Transmit { destination: to.into(), contents: &datagram, segment_size: None };
+        loop {
+            if self.batch.contents.is_empty() {
+                if self.outgoing.is_empty() {
+                    self.outgoing.extend(std::iter::from_fn(|| self.node.poll_transmit()));
+                }
+                if !self.batch.fill(&mut self.outgoing, self.socket.max_transmit_segments()) {
+                    return Poll::Ready(());
+                }
+            }
             // What cannot be sent is lost like any datagram: its query times out.
-            if self.socket.poll_send(cx, &transmit).is_pending() {
-                self.unsent = Some((to, datagram));
+            if self.socket.poll_send(cx, &self.batch.transmit()).is_pending() {
                 return Poll::Pending;
             }
+            self.batch.contents.clear();
         }
-        Poll::Ready(())
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
@@ -207,7 +218,7 @@ impl Driver {
             Call::Announce { name, port } => self.node.announce(now, rng, name, port),
             Call::Lookup { name } => self.node.lookup(now, rng, name),
             Call::Put { value, mutable } => self.node.put(now, rng, value, mutable),
-            Call::Get { target } => self.node.get(now, rng, target),
+            Call::Get { target, salt } => self.node.get(now, rng, target, salt),
         };
         self.waiting.entry(operation).or_default().push(answer);
         true
@@ -249,7 +260,7 @@ impl Driver {
                     self.net.emit(Event::GrapeLookup { name: text(&name), nodes });
                 }
                 NodeEvent::PeerStored { name, peer } => {
-                    self.net.emit(Event::PeerStored { name: text(&name), peer: peer.into() });
+                    self.net.emit(Event::PeerStored { name: text(&name), peer: Some(peer.into()) });
                 }
                 NodeEvent::Malformed { from, error } => {
                     self.net.emit(Event::Malformed { layer: "krpc", from: from.into(), reason: error.to_string() });
@@ -275,6 +286,47 @@ impl Driver {
     }
 }
 
+/// Datagrams of one size to one address, which one call of the socket sends.
+#[derive(Debug)]
+struct Batch {
+    to: SocketAddrV4,
+    size: usize,
+    contents: Vec<u8>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { to: SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0), size: 0, contents: Vec::new() }
+    }
+}
+
+impl Batch {
+    /// Takes the first of `outgoing`, and up to `most` in all of those that go with it; `false` where there is none.
+    fn fill(&mut self, outgoing: &mut VecDeque<(SocketAddrV4, Vec<u8>)>, most: usize) -> bool {
+        let Some((to, first)) = outgoing.pop_front() else { return false };
+        (self.to, self.size) = (to, first.len());
+        self.contents.extend_from_slice(&first);
+        let mut room = most.min(MAX_BATCH_BYTES / self.size.max(1)).saturating_sub(1);
+        if room > 0 {
+            // The order of datagrams is nobody's promise.
+            outgoing.retain(|(other, datagram)| {
+                let fits = room > 0 && *other == to && datagram.len() == self.size;
+                if fits {
+                    room -= 1;
+                    self.contents.extend_from_slice(datagram);
+                }
+                !fits
+            });
+        }
+        true
+    }
+
+    fn transmit(&self) -> Transmit<'_> {
+        let several = self.contents.len() > self.size;
+        Transmit { destination: self.to.into(), contents: &self.contents, segment_size: several.then_some(self.size) }
+    }
+}
+
 /// A service's name for people.
 fn text(name: &Key) -> String {
     String::from_utf8_lossy(name.as_bytes()).into_owned()
@@ -287,4 +339,30 @@ fn now() -> Instant {
 /// A socket of both families shows IPv4 addresses as mapped ones.
 fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_takes_what_has_its_size_and_destination_and_leaves_the_rest_in_order() {
+        let to = |port| SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+        let mut outgoing: VecDeque<_> = [(1, "aa"), (2, "bb"), (1, "ccc"), (1, "dd"), (1, "ee"), (1, "ff")]
+            .map(|(port, text)| (to(port), text.as_bytes().to_vec()))
+            .into();
+        let mut batch = Batch::default();
+        let mut next = |most| {
+            batch.contents.clear();
+            batch.fill(&mut outgoing, most).then(|| {
+                let transmit = batch.transmit();
+                (transmit.destination.port(), transmit.contents.escape_ascii().to_string(), transmit.segment_size)
+            })
+        };
+        assert_eq!(next(3), Some((1, "aaddee".into(), Some(2))));
+        assert_eq!(next(3), Some((2, "bb".into(), None)));
+        assert_eq!(next(1), Some((1, "ccc".into(), None)));
+        assert_eq!(next(3), Some((1, "ff".into(), None)));
+        assert_eq!(next(3), None);
+    }
 }

@@ -181,7 +181,14 @@ fn put(data: &Json) -> Result<Call, Answer> {
         return Err(error("v must be less than 1000 bytes in put()"));
     }
     let mutable = match data.get("k").filter(|key| !key.is_null()) {
-        Some(key) => Some(Box::new(mutable(data, key)?)),
+        Some(key) => {
+            let mutable = mutable(data, key)?;
+            // Others would refuse it, one by one.
+            if !mutable.is_signed(&value) {
+                return Err(error("opts.sig is not the signature of opts.k over salt, seq and v"));
+            }
+            Some(Box::new(mutable))
+        }
         None => None,
     };
     Ok(Call::Put { value, mutable })
@@ -199,18 +206,20 @@ fn mutable(data: &Json, key: &Json) -> Result<Mutable, Answer> {
     };
     let key = from_hex(key).ok_or_else(|| error("opts.k ed25519 public key must be 32 bytes"))?;
     let signature = given("sig").and_then(from_hex).ok_or_else(|| error("opts.sig must be a signature of 64 bytes"))?;
-    let salt = match given("salt") {
-        Some(salt) => Some(salt.as_str().ok_or_else(|| error("opts.salt must be a string"))?.as_bytes().to_vec()),
-        None => None,
-    };
-    // An empty salt is no salt (BEP 44).
-    let salt = salt.filter(|salt| !salt.is_empty());
-    if salt.as_ref().is_some_and(|salt| salt.len() > MAX_SALT) {
-        return Err(error("opts.salt is > 64 bytes long"));
-    }
+    let salt = salt(data)?;
     let sequence = given("seq").ok_or_else(|| error("opts.seq not provided for a mutable update"))?;
     let sequence = integer(sequence).ok_or_else(|| error("opts.seq not an integer"))?;
     Ok(Mutable { key, signature, sequence, salt, expected })
+}
+
+/// The salt of a mutable value, a text; an empty one is none (BEP 44).
+fn salt(data: &Json) -> Result<Option<Vec<u8>>, Answer> {
+    let Some(salt) = data.get("salt").filter(|salt| !salt.is_null()) else { return Ok(None) };
+    let salt = salt.as_str().ok_or_else(|| error("opts.salt must be a string"))?;
+    if salt.len() > MAX_SALT {
+        return Err(error("opts.salt is > 64 bytes long"));
+    }
+    Ok(Some(salt.as_bytes().to_vec()).filter(|salt| !salt.is_empty()))
 }
 
 /// `"hash"` or `{hash, salt?}`.
@@ -225,7 +234,7 @@ fn get(data: &Json) -> Result<Call, Answer> {
     }
     // What cannot be a hash is a value that is not there.
     let target = from_hex(hash).ok_or((StatusCode::OK, Bytes::new()))?;
-    Ok(Call::Get { target: NodeId(target) })
+    Ok(Call::Get { target: NodeId(target), salt: salt(data)? })
 }
 
 fn from_hex<const N: usize>(json: &Json) -> Option<[u8; N]> {
@@ -240,9 +249,7 @@ fn result(result: Result<Outcome, OperationError>) -> Answer {
         Ok(Outcome::Peers(peers)) => ok(&peers.iter().map(ToString::to_string).collect()),
         Ok(Outcome::Stored(target)) => ok(&json!(target.to_string())),
         Ok(Outcome::Value(None)) => (StatusCode::OK, Bytes::new()),
-        Ok(Outcome::Value(Some(FoundValue { id, token, value }))) => {
-            ok(&json!({"id": id.to_string(), "token": token.map(hex::encode), "v": value.to_json()}))
-        }
+        Ok(Outcome::Value(Some(found))) => ok(&shown(found)),
         Err(refused) => {
             // BEP 44's codes are the status too.
             let status = match refused {
@@ -253,6 +260,20 @@ fn result(result: Result<Outcome, OperationError>) -> Answer {
             (status, json!(refused.to_string()).to_string().into())
         }
     }
+}
+
+fn shown(found: FoundValue) -> Json {
+    let FoundValue { id, token, value, mutable } = found;
+    let mut shown = json!({"id": id.to_string(), "token": token.map(hex::encode), "v": value.to_json()});
+    if let Some(mutable) = mutable {
+        shown["k"] = json!(hex::encode(mutable.key));
+        shown["seq"] = json!(mutable.sequence);
+        shown["sig"] = json!(hex::encode(mutable.signature));
+        if let Some(salt) = mutable.salt {
+            shown["salt"] = json!(String::from_utf8_lossy(&salt));
+        }
+    }
+    shown
 }
 
 fn ok(json: &Json) -> Answer {

@@ -6,12 +6,14 @@
 
 use std::fmt;
 use std::net::SocketAddrV4;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::bencode;
 pub use super::bencode::{Value, ValueError};
+pub use super::mutable::signed_text;
 
 mod decode;
 
@@ -27,7 +29,7 @@ pub const MAX_TRANSACTION: usize = 64;
 /// The longest token, in bytes; longer ones are refused. Ours and the reference's have 20.
 pub const MAX_TOKEN: usize = 64;
 
-/// The longest salt of a mutable value, in bytes (BEP 44).
+/// The longest salt of a mutable value, in bytes (BEP 44); longer ones are answered with error 207.
 pub const MAX_SALT: usize = 64;
 
 /// How many contacts or peers one answer may list; the rest is ignored.
@@ -54,9 +56,9 @@ impl fmt::Display for NodeId {
 
 /// What is looked for: an info hash or a target, 1 to [`MAX_KEY`] bytes.
 ///
-/// Grapes use a service's name as it is: not hashed, padded or cut, so BEP 5's 20 bytes are only one length of many.
+/// Cheap to clone. Grapes use a service's name as it is: not hashed, padded or cut, so BEP 5's 20 bytes are only one length of many.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Box<[u8]>);
+pub struct Key(Arc<[u8]>);
 
 impl Key {
     /// A key of these bytes; `None` where there are none or too many.
@@ -72,7 +74,7 @@ impl Key {
 
 impl From<NodeId> for Key {
     fn from(id: NodeId) -> Self {
-        Self(Box::new(id.0))
+        Self(Arc::new(id.0))
     }
 }
 
@@ -151,6 +153,8 @@ pub enum Query {
     Get {
         /// The value's hash.
         target: Key,
+        /// `seq`: a mutable value is wanted only where its sequence number is larger (BEP 44).
+        newer_than: Option<i64>,
     },
     /// Store a value.
     Put {
@@ -193,12 +197,14 @@ pub struct Answer {
     pub value: Option<Value>,
     /// What makes it mutable.
     pub mutable: Option<Box<Mutable>>,
+    /// The sequence number of a mutable value that is not newer than was asked for, and so not given (BEP 44).
+    pub sequence: Option<i64>,
 }
 
 impl Answer {
     /// An answer that says no more than who gives it: the answer to `ping`, `announce_peer` and `put`.
     pub fn new(id: NodeId) -> Self {
-        Self { id, nodes: None, token: None, values: None, value: None, mutable: None }
+        Self { id, nodes: None, token: None, values: None, value: None, mutable: None, sequence: None }
     }
 }
 
@@ -300,7 +306,14 @@ impl Query {
         }
         match self {
             Self::Ping => {}
-            Self::FindNode { target } | Self::Get { target } => bencode::pair(out, "target", target.as_bytes()),
+            Self::FindNode { target } => bencode::pair(out, "target", target.as_bytes()),
+            Self::Get { target, newer_than } => {
+                if let Some(sequence) = newer_than {
+                    bencode::key(out, "seq");
+                    bencode::integer(out, *sequence);
+                }
+                bencode::pair(out, "target", target.as_bytes());
+            }
             Self::GetPeers { info_hash } => bencode::pair(out, "info_hash", info_hash.as_bytes()),
             Self::AnnouncePeer { info_hash, port, implied_port, token } => {
                 bencode::key(out, "implied_port");
@@ -353,6 +366,9 @@ impl Answer {
         }
         if let Some(mutable) = &self.mutable {
             mutable.encode_rest(out);
+        } else if let Some(sequence) = self.sequence {
+            bencode::key(out, "seq");
+            bencode::integer(out, sequence);
         }
         if let Some(token) = &self.token {
             bencode::pair(out, "token", token);

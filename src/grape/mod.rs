@@ -42,8 +42,10 @@ use crate::net::{LONGEST_WAIT, Net, Task};
 
 mod bencode;
 mod driver;
+mod fair;
 mod http;
 pub mod krpc;
+mod mutable;
 pub mod node;
 mod operation;
 mod peers;
@@ -127,13 +129,15 @@ impl GrapeConfig {
         self
     }
 
-    /// How many services' names are stored (default 5000). Beyond it the one announced longest ago goes.
+    /// How many services' names are stored (default 5000). Beyond it the one announced longest ago goes; but an address
+    /// that has announced half of them takes the room from its own, so that none can have them all.
     pub fn max_tables(mut self, tables: NonZeroUsize) -> Self {
         self.node.max_tables = tables;
         self
     }
 
-    /// How many values are stored (default 5000). Beyond it the least recently used goes.
+    /// How many values are stored (default 5000). Beyond it the least recently used goes; but an address that has put
+    /// half of them takes the room from its own.
     pub fn max_values(mut self, values: NonZeroUsize) -> Self {
         self.node.max_values = values;
         self

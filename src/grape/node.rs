@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use lru::LruCache;
 use rand::Rng as _;
-use sha1::{Digest, Sha1};
 use thiserror::Error;
 
 use super::krpc::{Answer, Body, Contact, DecodeError, Key, Message, Mutable, NodeId, Query, Value};
@@ -21,7 +20,7 @@ use super::queries::{Asked, Queries};
 use super::search::{Holder, Search};
 use super::table::{Heard, K, Table};
 use super::tokens::{TokenSecrets, Tokens};
-use super::values::{ValueStore, target};
+use super::values::{Stored, ValueStore, target};
 use crate::net::Rng;
 
 mod serve;
@@ -44,6 +43,9 @@ const REBOOTSTRAP: (Duration, Duration) = (Duration::from_secs(1), Duration::fro
 /// The shortest liveness: with a shorter one pings would pile up on nodes that are gone.
 const MIN_LIVENESS: Duration = Duration::from_secs(10);
 
+/// Whose the values are that were put through this node itself.
+const OWN: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
 /// Settings of a [`Node`].
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -55,9 +57,11 @@ pub struct NodeConfig {
     pub port: u16,
     /// Nodes to start from (default none).
     pub bootstrap: Vec<SocketAddrV4>,
-    /// How many names are stored, and how many names' and values' tokens are kept (default 5000); the oldest goes.
+    /// How many names are stored, and how many names' and values' tokens are kept (default 5000); the oldest goes, or
+    /// the oldest of the announcing address where that has half of them.
     pub max_tables: NonZeroUsize,
-    /// How many values are stored (default 5000); the least recently used goes.
+    /// How many values are stored (default 5000); the least recently used goes, or that of the putting address where
+    /// that has half of them.
     pub max_values: NonZeroUsize,
     /// A stored peer lives for one to two times this after its last announce (default 120 s).
     pub peer_max_age: Duration,
@@ -163,6 +167,8 @@ pub struct FoundValue {
     pub token: Option<Vec<u8>>,
     /// The value.
     pub value: Value,
+    /// What makes it mutable; `None` for an immutable one.
+    pub mutable: Option<Box<Mutable>>,
 }
 
 /// Why an operation failed. The texts of the first three are the reference's, which clients see.
@@ -196,6 +202,8 @@ pub struct NodeStats {
     pub nodes: usize,
     /// Names with peers.
     pub names: usize,
+    /// Stored peers, of all names.
+    pub peers: usize,
     /// Stored values.
     pub values: usize,
     /// Datagrams received.
@@ -206,6 +214,8 @@ pub struct NodeStats {
     pub unexpected: u64,
     /// Answers that were dropped because too many datagrams waited to be sent.
     pub dropped: u64,
+    /// Peers and values that had to make room for younger ones.
+    pub evicted: u64,
 }
 
 /// A DHT node.
@@ -308,7 +318,14 @@ impl Node {
 
     /// What the node holds and has seen.
     pub fn stats(&self) -> NodeStats {
-        NodeStats { nodes: self.table.len(), names: self.peers.len(), values: self.values.len(), ..self.counters }
+        NodeStats {
+            nodes: self.table.len(),
+            names: self.peers.len(),
+            peers: self.peers.count(),
+            values: self.values.len(),
+            evicted: self.peers.evicted() + self.values.evicted(),
+            ..self.counters
+        }
     }
 
     /// Announces a service at `port` (0: the node's own) to the nodes closest to its name.
@@ -334,31 +351,42 @@ impl Node {
     }
 
     /// Stores a value at the nodes closest to its hash; an immutable one at this node too.
+    ///
+    /// A mutable one must be signed: others refuse it if not ([`Mutable::is_signed`]).
     pub fn put(&mut self, now: Instant, rng: &mut Rng, value: Value, mutable: Option<Box<Mutable>>) -> OperationId {
         let target = match &mutable {
-            None => target(&value),
-            Some(mutable) => {
-                let salt = mutable.salt.as_deref().unwrap_or_default();
-                NodeId(Sha1::new().chain_update(mutable.key).chain_update(salt).finalize().into())
+            None => {
+                self.values.insert(OWN, value.clone());
+                target(&value)
             }
+            Some(mutable) => mutable.target(),
         };
-        if mutable.is_none() {
-            self.values.insert(value.clone());
-        }
         self.start_store(now, rng, target.into(), Goal::Put { target, value, mutable })
     }
 
-    /// Gets an immutable value, from this node or else from the nodes closest to its hash.
-    pub fn get(&mut self, now: Instant, rng: &mut Rng, target: NodeId) -> OperationId {
+    /// Gets a value: an immutable one from this node or else from the nodes closest to its hash; a mutable one from
+    /// both, and the newest of all.
+    ///
+    /// `salt` is that of a mutable value that has one: without it, what others answer cannot be checked.
+    pub fn get(&mut self, now: Instant, rng: &mut Rng, target: NodeId, salt: Option<Vec<u8>>) -> OperationId {
         let key = Key::from(target);
-        if let Some(value) = self.values.value(&key) {
-            let found = FoundValue { id: self.id, token: None, value };
-            let operation = self.next_operation();
-            self.finish(operation, Ok(Outcome::Value(Some(found))));
-            return operation;
+        let here = self.values.value(&key).map(|Stored { value, mutable }| FoundValue {
+            id: self.id,
+            token: None,
+            value: value.clone(),
+            mutable: mutable.clone(),
+        });
+        match here {
+            Some(found) if found.mutable.is_none() => {
+                let operation = self.next_operation();
+                self.finish(operation, Ok(Outcome::Value(Some(found))));
+                operation
+            }
+            newest => {
+                let search = self.search(key);
+                self.start(now, rng, Goal::Get { salt, newest }, Phase::Search(search))
+            }
         }
-        let search = self.search(key);
-        self.start(now, rng, Goal::Get, Phase::Search(search))
     }
 
     /// Takes a datagram in.

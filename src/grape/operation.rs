@@ -25,9 +25,19 @@ pub(super) struct Operation {
 pub(super) enum Goal {
     Bootstrap,
     Lookup,
-    Get,
-    Announce { port: u16 },
-    Put { target: NodeId, value: Value, mutable: Option<Box<Mutable>> },
+    /// The newest of a mutable value so far; and its salt, where it has one.
+    Get {
+        salt: Option<Vec<u8>>,
+        newest: Option<FoundValue>,
+    },
+    Announce {
+        port: u16,
+    },
+    Put {
+        target: NodeId,
+        value: Value,
+        mutable: Option<Box<Mutable>>,
+    },
 }
 
 /// How far it is.
@@ -35,7 +45,7 @@ pub(super) enum Goal {
 pub(super) enum Phase {
     Search(Search),
     Store(Store),
-    /// A get has what it wants.
+    /// A get has the immutable value that it wants.
     Found(FoundValue),
 }
 
@@ -106,7 +116,7 @@ impl Operation {
                 let query = match self.goal {
                     Goal::Bootstrap => Query::FindNode { target: key },
                     Goal::Lookup | Goal::Announce { .. } => Query::GetPeers { info_hash: key },
-                    Goal::Get | Goal::Put { .. } => Query::Get { target: key },
+                    Goal::Get { .. } | Goal::Put { .. } => Query::Get { target: key, newer_than: None },
                 };
                 Some((to, query))
             }
@@ -126,7 +136,7 @@ impl Operation {
                         Query::Put { token, value: value.clone(), mutable: mutable.clone() }
                     }
                     // They only search.
-                    Goal::Bootstrap | Goal::Lookup | Goal::Get => return None,
+                    Goal::Bootstrap | Goal::Lookup | Goal::Get { .. } => return None,
                 };
                 Some((to, query))
             }
@@ -140,10 +150,14 @@ impl Operation {
             Phase::Search(search) => match reply {
                 Reply::Answer(answer) => {
                     search.answered(from, &answer);
-                    if matches!(self.goal, Goal::Get)
-                        && let Some(found) = immutable(search.key(), *answer)
+                    if let Goal::Get { salt, newest } = &mut self.goal
+                        && let Some(found) = believable(search.key(), salt.as_deref(), *answer)
                     {
-                        self.phase = Phase::Found(found);
+                        if found.mutable.is_none() {
+                            self.phase = Phase::Found(found);
+                        } else if newest.as_ref().and_then(sequence) < sequence(&found) {
+                            *newest = Some(found);
+                        }
                     }
                 }
                 Reply::Error { .. } | Reply::None => search.failed(from),
@@ -158,10 +172,10 @@ impl Operation {
         match &mut self.phase {
             Phase::Search(search) if search.is_done() => {
                 let key = search.key().clone();
-                match self.goal {
+                match &mut self.goal {
                     Goal::Bootstrap => Step::Bootstrapped,
                     Goal::Lookup => Step::LookedUp(key, search.answers()),
-                    Goal::Get => Step::Done(Outcome::Value(None)),
+                    Goal::Get { newest, .. } => Step::Done(Outcome::Value(newest.take())),
                     Goal::Announce { .. } | Goal::Put { .. } => Step::Searched(key, search.take_holders()),
                 }
             }
@@ -206,8 +220,19 @@ impl Store {
     }
 }
 
-/// The value of an answer, where it is what `key` is the hash of (BEP 44).
-fn immutable(key: &Key, answer: Answer) -> Option<FoundValue> {
-    let value = answer.value.filter(|value| target(value).0[..] == *key.as_bytes())?;
-    Some(FoundValue { id: answer.id, token: answer.token, value })
+/// The value of an answer, where it is what `key` is the hash of (BEP 44): of the value itself, or of the public key
+/// and salt that it is signed with.
+fn believable(key: &Key, salt: Option<&[u8]>, answer: Answer) -> Option<FoundValue> {
+    let Answer { id, token, value, mutable, .. } = answer;
+    let value = value?;
+    let mutable = mutable.map(|mutable| Box::new(Mutable { salt: salt.map(<[u8]>::to_vec), ..*mutable }));
+    let (hash, signed) = match &mutable {
+        None => (target(&value), true),
+        Some(mutable) => (mutable.target(), mutable.is_signed(&value)),
+    };
+    (signed && hash.0[..] == *key.as_bytes()).then_some(FoundValue { id, token, value, mutable })
+}
+
+fn sequence(found: &FoundValue) -> Option<i64> {
+    found.mutable.as_ref().map(|mutable| mutable.sequence)
 }

@@ -5,13 +5,14 @@ use std::net::SocketAddrV4;
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use rand::seq::SliceRandom;
 
+use super::fair::FairMap;
 use super::krpc::Key;
 use crate::net::Rng;
 
-/// How many peers one name may have; beyond it the one that was announced longest ago goes.
+/// How many peers one name may have; beyond it the one that was announced longest ago goes, of those at the same IP
+/// address where that has half of them.
 const MAX_PEERS: usize = 256;
 
 /// Peers by name. A peer is dropped when its generation and the next are over: it lives for between one and two maximum
@@ -20,39 +21,55 @@ const MAX_PEERS: usize = 256;
 pub(super) struct PeerStore {
     max_age: Duration,
     born: Instant,
-    generation: u128,
-    /// The least recently announced name goes first. A name's peers are in the order of their last announce.
-    names: LruCache<Key, VecDeque<Peer>>,
+    generation: u64,
+    /// A name's peers are in the order of their last announce.
+    names: FairMap<Key, VecDeque<Peer>>,
+    /// How many peers there are, of all names.
+    count: usize,
+    /// How many peers had to make room so far.
+    evicted: u64,
 }
 
 #[derive(Debug)]
 struct Peer {
     address: SocketAddrV4,
-    generation: u128,
+    generation: u64,
 }
 
 impl PeerStore {
-    /// A store of up to `max_names` names; beyond it the one that was announced longest ago goes.
+    /// A store of up to `max_names` names; beyond it the one that was announced longest ago goes, of those that the same
+    /// IP address announced where that has half of them.
     pub(super) fn new(now: Instant, max_age: Duration, max_names: NonZeroUsize) -> Self {
         let max_age = max_age.max(Duration::from_millis(1));
-        Self { max_age, born: now, generation: 0, names: LruCache::new(max_names) }
+        Self { max_age, born: now, generation: 0, names: FairMap::new(max_names), count: 0, evicted: 0 }
     }
 
     /// Stores a peer, or makes it young again.
     pub(super) fn insert(&mut self, now: Instant, name: &Key, address: SocketAddrV4) {
         self.expire(now);
-        let peers = self.names.get_or_insert_mut_ref(name, VecDeque::new);
-        peers.retain(|peer| peer.address != address);
-        if peers.len() >= MAX_PEERS {
-            peers.pop_front();
+        let (peers, displaced) = self.names.entry(name, *address.ip(), VecDeque::new);
+        if let Some(at) = peers.iter().position(|peer| peer.address == address) {
+            peers.remove(at);
+            self.count -= 1;
+        } else if peers.len() >= MAX_PEERS {
+            let same_host = |peer: &Peer| peer.address.ip() == address.ip();
+            let crowded = peers.iter().filter(|peer| same_host(peer)).count() >= MAX_PEERS / 2;
+            let oldest = if crowded { peers.iter().position(same_host).unwrap_or(0) } else { 0 };
+            peers.remove(oldest);
+            self.count -= 1;
+            self.evicted += 1;
         }
         peers.push_back(Peer { address, generation: self.generation });
+        self.count += 1;
+        let displaced = displaced.map_or(0, |peers| peers.len());
+        self.count -= displaced;
+        self.evicted += displaced as u64;
     }
 
     /// Up to `most` peers of a name: all of them, the youngest first, or a random choice where there are more.
     pub(super) fn peers(&mut self, now: Instant, rng: &mut Rng, name: &Key, most: usize) -> Vec<SocketAddrV4> {
         self.expire(now);
-        let Some(peers) = self.names.peek(name) else { return Vec::new() };
+        let Some(peers) = self.names.get(name) else { return Vec::new() };
         let mut addresses: Vec<_> = peers.iter().rev().map(|peer| peer.address).collect();
         if addresses.len() > most {
             let (chosen, _) = addresses.partial_shuffle(rng, most);
@@ -66,24 +83,31 @@ impl PeerStore {
         self.names.len()
     }
 
+    /// How many peers there are, of all names.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many peers had to make room so far.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
     fn expire(&mut self, now: Instant) {
         let generation = now.saturating_duration_since(self.born).as_nanos() / self.max_age.as_nanos();
+        let generation = u64::try_from(generation).unwrap_or(u64::MAX);
         if generation == self.generation {
             return;
         }
         self.generation = generation;
-        let mut empty = Vec::new();
-        for (name, peers) in &mut self.names {
+        let count = &mut self.count;
+        self.names.retain(|_, peers| {
             while peers.front().is_some_and(|oldest| oldest.generation + 1 < generation) {
                 peers.pop_front();
+                *count -= 1;
             }
-            if peers.is_empty() {
-                empty.push(name.clone());
-            }
-        }
-        for name in empty {
-            self.names.pop(&name);
-        }
+            !peers.is_empty()
+        });
     }
 }
 
@@ -147,9 +171,26 @@ mod tests {
         }
         let all = store.peers(start, &mut rng, &key("many"), usize::MAX);
         assert_eq!((all.len(), all.contains(&peer(1)), all.contains(&peer(2))), (MAX_PEERS, false, true));
+        assert_eq!((store.count(), store.evicted()), (MAX_PEERS + 1, 3));
         let mut some = store.peers(start, &mut rng, &key("many"), 100);
         some.sort_unstable();
         some.dedup();
         assert_eq!(some.len(), 100);
+    }
+
+    #[test]
+    fn one_host_can_have_half_of_a_names_peers_where_others_are_there() {
+        let (start, mut rng, mut store) = store(2);
+        let (name, other) = (key("rpc_test"), |port| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 2), port));
+        for port in 1..=200 {
+            store.insert(start, &name, other(port));
+        }
+        for port in 1..=1000 {
+            store.insert(start, &name, peer(port));
+        }
+        let all = store.peers(start, &mut rng, &name, usize::MAX);
+        let others = all.iter().filter(|address| address.ip() == other(1).ip()).count();
+        assert_eq!((all.len(), others), (MAX_PEERS, MAX_PEERS / 2));
+        assert!(all.contains(&peer(1000)) && all.contains(&other(200)), "the youngest of both are there");
     }
 }

@@ -109,7 +109,12 @@ impl Search {
         self.answers += 1;
         let contact = Contact { id: answer.id, address: from };
         // Whoever was expected at this address, it is this one.
+        let candidates = self.candidates.len();
         self.candidates.retain(|(_, other), _| other.address != from);
+        if contact.id == self.own && self.candidates.len() < candidates {
+            // Others still know this node by an id that it had before a restart. As a seed it is wanted.
+            return;
+        }
         if contact.id != self.own {
             self.candidates.insert((self.distance(&contact.id), contact), true);
         }
@@ -229,5 +234,20 @@ mod tests {
         assert!(!search.is_done());
         search.answered(contact(1).address, &answer(contact(7).id, [1]));
         assert!(search.is_done());
+    }
+    #[test]
+    fn it_stores_at_its_own_node_where_that_is_a_seed_but_not_where_others_know_it_by_an_old_id() {
+        let mut token = answer(OWN, []);
+        token.token = Some(vec![1]);
+        let mut alone = Search::new(Key::from(OWN), OWN, 3, Vec::new(), vec![contact(1).address]);
+        assert_eq!(ask_all(&mut alone), [1]);
+        alone.answered(contact(1).address, &token);
+        assert_eq!(alone.take_holders().len(), 1);
+
+        let mut restarted = search([1]);
+        assert_eq!(ask_all(&mut restarted), [1]);
+        restarted.answered(contact(1).address, &token);
+        assert!(restarted.is_done());
+        assert_eq!(restarted.take_holders(), []);
     }
 }

@@ -13,6 +13,10 @@ use rand::SeedableRng;
 use tokio::sync::watch;
 
 pub(crate) mod fake_grape;
+pub(crate) mod http_table;
+pub(crate) mod refusing_node;
+pub(crate) mod signed;
+pub(crate) mod swarm;
 
 /// How long a test over real sockets waits for what must happen: it only matters where the test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -154,7 +154,7 @@ async fn start(
         let grape = match args.on {
             Place::Process => {
                 let log = state.state().log(&spec.name);
-                let process = GrapeProcess::start(spec, &Programs::default(), &log)?;
+                let process = GrapeProcess::start_apart(spec, &Programs::default(), &log)?;
                 // Where it has ended by now, waiting for it tells how.
                 let started = process::started(process.pid()).unwrap_or_default();
                 entry.on = Handle::Process { pid: process.pid(), started };

@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use bendy::decoding::{Decoder, DictDecoder, ListDecoder, Object};
 
 use super::{
-    Answer, Body, Contact, DecodeError, Key, MAX_DATAGRAM, MAX_LISTED, MAX_SALT, MAX_TOKEN, MAX_TRANSACTION, Message,
-    Mutable, NodeId, Query,
+    Answer, Body, Contact, DecodeError, Key, MAX_DATAGRAM, MAX_LISTED, MAX_TOKEN, MAX_TRANSACTION, Message, Mutable,
+    NodeId, Query,
 };
 use crate::grape::bencode::{self, MAX_DEPTH, Value};
 
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
                 b"k" => fields.key = Some(fixed(object, "k")?),
                 b"sig" => fields.signature = Some(fixed(object, "sig")?),
                 b"seq" => fields.sequence = Some(integer(object, "seq")?),
-                b"salt" => fields.salt = Some(bounded(object, "salt", MAX_SALT)?),
+                b"salt" => fields.salt = Some(text(object, "salt")?),
                 b"cas" => fields.expected = Some(integer(object, "cas")?),
                 b"nodes" => fields.nodes = Some(contacts(text(object, "nodes")?)?),
                 b"values" => fields.values = Some(peers(list(object, "values")?)?),
@@ -188,7 +188,10 @@ impl<'a> Fields<'a> {
                 }
                 Ok(Query::AnnouncePeer { info_hash, port, implied_port: self.implied_port, token })
             }
-            b"get" => Ok(Query::Get { target: self.target.ok_or_else(|| missing("get", "target"))? }),
+            b"get" => {
+                let target = self.target.ok_or_else(|| missing("get", "target"))?;
+                Ok(Query::Get { target, newer_than: self.sequence })
+            }
             b"put" => {
                 let token = self.token.ok_or_else(|| missing("put", "token"))?.to_vec();
                 let value = self.value.clone().ok_or_else(|| missing("put", "v"))?;
@@ -213,11 +216,12 @@ impl<'a> Fields<'a> {
         });
         Ok(Answer {
             id,
-            mutable,
             token: self.token.map(<[u8]>::to_vec),
             nodes: self.nodes,
             values: self.values,
             value: self.value,
+            sequence: if mutable.is_none() { self.sequence } else { None },
+            mutable,
         })
     }
 

@@ -4,9 +4,9 @@ use std::net::SocketAddrV4;
 use std::time::Instant;
 
 use super::{MAX_PEERS_LISTED, Node, NodeEvent};
-use crate::grape::krpc::{Answer, DecodeError, Key, Query};
+use crate::grape::krpc::{Answer, DecodeError, Key, MAX_SALT, Mutable, Query, Value};
 use crate::grape::table::K;
-use crate::grape::values::MAX_VALUE;
+use crate::grape::values::{Conflict, MAX_VALUE, Stored};
 use crate::net::Rng;
 
 /// BEP 5: malformed, bad arguments or a bad token.
@@ -15,8 +15,14 @@ const PROTOCOL_ERROR: i64 = 203;
 const METHOD_UNKNOWN: i64 = 204;
 /// BEP 44: the value is too big.
 const TOO_BIG: i64 = 205;
-/// The reference's, for mutable values at a Grape that cannot check signatures.
-const NOT_SUPPORTED: i64 = 400;
+/// BEP 44: the signature is not one.
+const BAD_SIGNATURE: i64 = 206;
+/// BEP 44: the salt is too big.
+const SALT_TOO_BIG: i64 = 207;
+/// BEP 44: another sequence number is stored than the putter expects.
+const CAS_MISMATCH: i64 = 301;
+/// BEP 44: a newer value is stored.
+const STALE: i64 = 302;
 
 impl Node {
     pub(super) fn serve(
@@ -48,30 +54,61 @@ impl Node {
                 let port = if implied_port { from.port() } else { port };
                 self.store(now, info_hash, SocketAddrV4::new(*from.ip(), port));
             }
-            Query::Get { target } => {
+            Query::Get { target, newer_than } => {
                 answer.token = Some(self.tokens.token(*from.ip()).to_vec());
-                answer.value = self.values.value(&target);
-                if answer.value.is_none() {
-                    answer.nodes = Some(self.table.closest(target.as_bytes(), K));
+                match self.values.value(&target) {
+                    None => answer.nodes = Some(self.table.closest(target.as_bytes(), K)),
+                    Some(Stored { mutable: Some(mutable), .. })
+                        if newer_than.is_some_and(|sequence| mutable.sequence <= sequence) =>
+                    {
+                        answer.sequence = Some(mutable.sequence);
+                    }
+                    Some(Stored { value, mutable }) => {
+                        answer.value = Some(value.clone());
+                        // Whoever asks knows the salt.
+                        answer.mutable =
+                            mutable.as_deref().map(|mutable| Box::new(Mutable { salt: None, ..mutable.clone() }));
+                    }
                 }
             }
             Query::Put { token, value, mutable } => {
-                let refusal = if !self.tokens.accepts(*from.ip(), &token) {
-                    Some((PROTOCOL_ERROR, "cannot `put` with bad token"))
-                } else if value.size() > MAX_VALUE {
-                    Some((TOO_BIG, "data payload too large"))
-                } else if mutable.is_some() {
-                    Some((NOT_SUPPORTED, "verification not supported"))
-                } else {
-                    None
-                };
-                if let Some((code, text)) = refusal {
-                    return self.refuse(from, transaction, code, text);
+                if let Err((code, text)) = self.take_value(from, &token, value, mutable) {
+                    return self.refuse(from, transaction, code, &text);
                 }
-                self.values.insert(value);
             }
         }
         self.answer(from, transaction, answer);
+    }
+
+    /// Stores a value that was put here, or says why not.
+    fn take_value(
+        &mut self,
+        from: SocketAddrV4,
+        token: &[u8],
+        value: Value,
+        mutable: Option<Box<Mutable>>,
+    ) -> Result<(), (i64, String)> {
+        let refuse = |code, text: &str| Err((code, text.to_owned()));
+        if !self.tokens.accepts(*from.ip(), token) {
+            return refuse(PROTOCOL_ERROR, "cannot `put` with bad token");
+        }
+        if value.size() > MAX_VALUE {
+            return refuse(TOO_BIG, "data payload too large");
+        }
+        let Some(mutable) = mutable else {
+            self.values.insert(*from.ip(), value);
+            return Ok(());
+        };
+        if mutable.salt.as_ref().is_some_and(|salt| salt.len() > MAX_SALT) {
+            return refuse(SALT_TOO_BIG, "salt too large");
+        }
+        if !mutable.is_signed(&value) {
+            return refuse(BAD_SIGNATURE, "invalid signature");
+        }
+        self.values.replace(*from.ip(), value, mutable).map_err(|conflict| match conflict {
+            Conflict::Cas => (CAS_MISMATCH, conflict.to_string()),
+            Conflict::Stale => (STALE, conflict.to_string()),
+        })
     }
 
     /// Counts a malformed datagram, and answers it where BEP 5 has an answer.
