@@ -160,8 +160,9 @@ pub enum Event {
     PeerStored {
         /// The service's name, lossily as text.
         name: String,
-        /// The stored address.
-        peer: SocketAddr,
+        /// The stored address; `None` where a Grape outside of this process stored it, which does not tell.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peer: Option<SocketAddr>,
     },
     /// Something malformed arrived from a peer and was dropped or answered with an error.
     Malformed {

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use grenache::net::Net;
+use grenache::net::{BoxFuture, Net};
 use tokio::sync::Notify;
 
 use super::judge::Judge;
-use super::programs;
+use super::programs::{self, ProgramError};
 use crate::event::{LabEvent, Record};
-use crate::scenario::model::{Fault, FaultKind, Name, Scenario};
+use crate::scenario::model::{Fault, FaultKind, Name, ProgramKind, Scenario};
 
 /// Where a scenario is played: the simulator, or this machine's loopback addresses.
 pub(super) trait Stage {
@@ -17,8 +17,10 @@ pub(super) trait Stage {
     fn now(&self) -> Duration;
     /// A node's network.
     fn network(&self, node: &Name) -> Net;
+    /// A program that runs outside of this process; `None` where it is one of this process's.
+    fn outside(&self, node: &Name, program: &ProgramKind) -> Option<BoxFuture<'static, Result<(), ProgramError>>>;
     /// Runs a task on a node; it ends where the node crashes.
-    fn spawn(&self, node: &Name, task: grenache::net::BoxFuture<'static, ()>);
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>);
     /// Appends to the event stream.
     fn record(&self, at: Option<&Name>, event: LabEvent);
     /// A way for a task on a node to append to the event stream, once.
@@ -151,10 +153,15 @@ fn start_program<S: Stage>(stage: &S, scenario: &Scenario, i: usize) {
     stage.record(Some(&node), LabEvent::ProgramStarted { program: name.to_owned() });
     let net = stage.network(&node);
     let reporter = stage.reporter(&node);
+    let outside = stage.outside(&node, &program.kind);
     stage.spawn(
         &node,
         Box::pin(async move {
-            if let Err(error) = programs::run(&net, program.kind).await {
+            let ran = match outside {
+                Some(outside) => outside.await,
+                None => programs::run(&net, program.kind).await,
+            };
+            if let Err(error) = ran {
                 reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
             }
         }),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -14,8 +14,9 @@ use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task,
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::BackendError;
 use super::director::{Court, Stage, direct};
+use super::programs::ProgramError;
+use super::{BackendError, outside};
 use crate::event::{Event, LabEvent, Record};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
@@ -33,6 +34,7 @@ pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Res
     let court = Court::new(&scenario);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (log, lasted) = runtime.block_on(async {
+        outside::check(&scenario).await?;
         let log = Arc::new(Log { start: Instant::now(), records: Mutex::default(), court: court.clone() });
         let host = HostNetwork::new()?;
         let hosts = scenario
@@ -42,9 +44,9 @@ pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Res
             .collect();
         let stage = LoopbackStage { log: log.clone(), hosts };
         direct(&stage, &scenario, &court).await;
-        Ok::<_, io::Error>((log, stage.now()))
+        Ok::<_, BackendError>((log, stage.now()))
     })?;
-    // Ends every task and closes every socket.
+    // Ends every task and closes every socket; Grapes outside of this process end with their tasks.
     drop(runtime);
     for record in log.records().drain(..) {
         observer(&record);
@@ -147,6 +149,12 @@ impl Stage for LoopbackStage {
         self.hosts[node].clone()
     }
 
+    fn outside(&self, node: &Name, kind: &ProgramKind) -> Option<BoxFuture<'static, Result<(), ProgramError>>> {
+        let host = &self.hosts[node];
+        let net: Net = host.clone();
+        outside::program(&net, node, host.address, kind).map(|run| Box::pin(run) as BoxFuture<'static, _>)
+    }
+
     fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
         self.hosts[node].spawn(task).detach();
     }
@@ -183,7 +191,7 @@ impl Stage for LoopbackStage {
 struct LoopbackNetwork {
     host: HostNetwork,
     node: Name,
-    address: IpAddr,
+    address: Ipv4Addr,
     log: Arc<Log>,
     /// What the node runs, to be ended where it crashes.
     tasks: Mutex<Vec<AbortHandle>>,
@@ -192,12 +200,12 @@ struct LoopbackNetwork {
 impl LoopbackNetwork {
     fn new(host: &HostNetwork, node: &Name, address: Ipv4Addr, log: &Arc<Log>) -> Arc<Self> {
         let (host, node, log) = (host.clone(), node.clone(), log.clone());
-        Arc::new(Self { host, node, address: address.into(), log, tasks: Mutex::default() })
+        Arc::new(Self { host, node, address, log, tasks: Mutex::default() })
     }
 
     /// An unspecified address becomes the node's own.
     fn own(&self, local: SocketAddr) -> SocketAddr {
-        if local.ip().is_unspecified() { SocketAddr::new(self.address, local.port()) } else { local }
+        if local.ip().is_unspecified() { SocketAddr::from((self.address, local.port())) } else { local }
     }
 
     fn end_tasks(&self) {

@@ -14,6 +14,7 @@ use crate::scenario::Scenario;
 mod director;
 mod judge;
 mod loopback;
+mod outside;
 mod programs;
 mod simulated;
 

@@ -43,6 +43,9 @@ pub(super) enum ProgramError {
     /// Its Grape could not start.
     #[error("cannot start the Grape: {0}")]
     Grape(#[from] grenache::grape::GrapeError),
+    /// Its Grape, which runs outside of this process, could not start, or has ended.
+    #[error(transparent)]
+    Outside(#[from] crate::grapes::GrapesError),
 }
 
 /// What a kind of program is called in scenario files.
@@ -60,7 +63,8 @@ pub(super) fn name(kind: &ProgramKind) -> &'static str {
 /// Runs a program: to its end where it has one, else until it is dropped.
 pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<(), ProgramError> {
     match kind {
-        ProgramKind::Grape { dht_port, api_port, bootstrap } => {
+        // Of another kind it is no program of this process: the director sees to it.
+        ProgramKind::Grape { dht_port, api_port, bootstrap, kind: _ } => {
             let config =
                 GrapeConfig::default().dht_address(any(dht_port)).api_address(any(api_port)).bootstrap(bootstrap);
             let _grape = Grape::start(net, config).await?;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use grenache::net::{BoxFuture, Net};
 
 use super::director::{Court, Stage, direct};
-use super::{BackendError, RunOptions};
+use super::programs::ProgramError;
+use super::{BackendError, RunOptions, outside};
 use crate::engine::{PartitionId, Sim, World};
 use crate::event::{Event, LabEvent, Record};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
-use crate::scenario::model::{FaultKind, Name};
+use crate::scenario::model::{FaultKind, GrapeKind, Name, ProgramKind};
 
 /// The simulated world as a stage.
 struct SimulatedStage {
@@ -25,6 +26,16 @@ pub(super) fn run(
     options: &RunOptions,
     mut observer: impl FnMut(&Record) + 'static,
 ) -> Result<Outcome, BackendError> {
+    if let Some((kind, node)) = outside::kinds(scenario).next() {
+        let what = match kind {
+            GrapeKind::Container => "in a container",
+            GrapeKind::Node | GrapeKind::Rust => "on Node.js",
+        };
+        return Err(BackendError::Unsupported(format!(
+            "\"{}\" has a Grape {what} on \"{node}\", which cannot run in simulated time: run it with `--on loopback`",
+            scenario.name
+        )));
+    }
     let court = Court::new(scenario);
     let watching = court.clone();
     let sim = Sim::new(options.seed, &scenario.nats, &scenario.links, &scenario.nodes)?.observe(move |record| {
@@ -50,6 +61,11 @@ impl Stage for SimulatedStage {
 
     fn network(&self, node: &Name) -> Net {
         self.world.network(node)
+    }
+
+    fn outside(&self, _: &Name, _: &ProgramKind) -> Option<BoxFuture<'static, Result<(), ProgramError>>> {
+        // Refused before the run.
+        None
     }
 
     fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {

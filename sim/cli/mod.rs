@@ -20,7 +20,18 @@ mod terminal;
 
 use terminal::Terminal;
 
-/// What `--help` says of exit codes.
+/// What `--help` says of the exit codes of all commands.
+const ALL_EXIT_CODES: &str = "\
+Exit codes:
+  0  all is as it should be
+  1  something failed
+  2  a file or the command line is wrong, or something that is needed is missing
+  3  two runs of the same seed differed (run --twice)
+
+Each command's --help says more. Colour is left out where NO_COLOR is set or the
+output is not a terminal.";
+
+/// What `run --help` and `check --help` say of exit codes.
 const EXIT_CODES: &str = "\
 Exit codes:
   0  every run passed
@@ -30,9 +41,9 @@ Exit codes:
 
 Colour is left out where NO_COLOR is set or the output is not a terminal.";
 
-/// Runs Grenache scenarios: services, Grapes, NATs and faults in a simulator or on this machine.
+/// Runs Grenache: scenarios of services, NATs and faults in a simulator or on this machine, and Grapes
 #[derive(Debug, Parser)]
-#[command(name = "grenache", version, after_help = EXIT_CODES, propagate_version = true)]
+#[command(name = "grenache", version, after_help = ALL_EXIT_CODES, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -5,6 +5,7 @@
 //! | [`process`] | a Grape as a child process |
 //! | [`node`] | finds Node.js and the npm package grenache-grape |
 //! | [`docker`] | a Grape in a container |
+//! | `container` | a Grape as an image for testcontainers, with the feature `containers` |
 //! | [`mesh`] | whether Grapes know each other |
 //! | [`ports`] | free ports |
 //!
@@ -28,7 +29,6 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::PathBuf;
-use std::process::ExitStatus;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,11 +37,16 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::timeout;
 
+#[cfg(feature = "containers")]
+pub mod container;
 pub mod docker;
 pub mod mesh;
 pub mod node;
 pub mod ports;
 pub mod process;
+
+/// The original's defaults that its command line drops: peers would never expire, and nothing limits a request.
+const NODE_DEFAULTS: [(&str, &str); 3] = [("--dpa", "120000"), ("--dnl", "300000"), ("--check_maxPayloadSize", "8192")];
 
 /// Whose Grape it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -137,9 +142,7 @@ impl GrapeSpec {
             arguments.extend(["-b".to_owned(), address.to_string()]);
         }
         if self.kind == GrapeKind::Node {
-            // Its command line drops its own defaults: peers would never expire, and nothing limits a request.
-            let defaults = [("--dpa", "120000"), ("--dnl", "300000"), ("--check_maxPayloadSize", "8192")];
-            arguments.extend(defaults.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+            arguments.extend(NODE_DEFAULTS.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
         arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments
@@ -156,6 +159,14 @@ pub enum GrapesError {
     /// There is no container engine that can be used.
     #[error("{0}")]
     NoDocker(String),
+    /// The container engine cannot do what it was asked for.
+    #[error("cannot use the container of {name}: {problem}")]
+    Docker {
+        /// The Grape.
+        name: String,
+        /// What the engine says.
+        problem: String,
+    },
     /// Its program cannot be started.
     #[error("cannot start {name} with {}", program.display())]
     Start {
@@ -174,13 +185,13 @@ pub enum GrapesError {
         /// What the operating system says.
         source: io::Error,
     },
-    /// It ended before it was ready.
-    #[error("{name} ended ({status}) before it was ready{}", Tail(tail))]
+    /// It ended, though nobody asked it to.
+    #[error("{name} ended by itself ({status}){}", Tail(tail))]
     Ended {
         /// The Grape.
         name: String,
         /// How.
-        status: ExitStatus,
+        status: String,
         /// The last lines of its log.
         tail: Vec<String>,
     },

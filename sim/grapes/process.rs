@@ -63,18 +63,34 @@ pub struct GrapeProcess {
 }
 
 impl GrapeProcess {
-    /// Starts it, in a process group of its own, so that a Ctrl-C is not for it. What it says goes to the file `log`,
-    /// in place of what was there.
+    /// Starts it. What it says goes to the file `log`, in place of what was there.
+    ///
+    /// It is in this process's group: a Ctrl-C at the terminal ends it too.
     ///
     /// # Errors
     /// Where there is nothing to run, or it cannot be.
     pub fn start(spec: GrapeSpec, programs: &Programs, log: &Path) -> Result<Self, GrapesError> {
+        let command = programs.command(&spec)?;
+        Self::spawn(spec, command, log)
+    }
+
+    /// Starts it in a process group of its own, where no Ctrl-C reaches it: for one that will be
+    /// [let go](Self::detach).
+    ///
+    /// # Errors
+    /// Where there is nothing to run, or it cannot be.
+    pub fn start_apart(spec: GrapeSpec, programs: &Programs, log: &Path) -> Result<Self, GrapesError> {
         let mut command = programs.command(&spec)?;
+        command.process_group(0);
+        Self::spawn(spec, command, log)
+    }
+
+    fn spawn(spec: GrapeSpec, mut command: Command, log: &Path) -> Result<Self, GrapesError> {
         let log_error = |source| GrapesError::Log { path: log.to_owned(), source };
         File::create(log).map_err(log_error)?;
         // Both streams append to one file.
         let open = || OpenOptions::new().append(true).open(log).map_err(log_error);
-        command.stdin(Stdio::null()).stdout(open()?).stderr(open()?).process_group(0);
+        command.stdin(Stdio::null()).stdout(open()?).stderr(open()?);
         let child = command.spawn().map_err(|source| GrapesError::Start {
             name: spec.name.clone(),
             program: command.get_program().into(),
@@ -120,7 +136,11 @@ impl GrapeProcess {
     async fn become_ready(&mut self) -> Result<(), GrapesError> {
         loop {
             if let Ok(Some(status)) = self.status() {
-                return Err(GrapesError::Ended { name: self.spec.name.clone(), status, tail: self.tail() });
+                return Err(GrapesError::Ended {
+                    name: self.spec.name.clone(),
+                    status: status.to_string(),
+                    tail: self.tail(),
+                });
             }
             if (!self.spec.debug || self.says_ready()) && answers(self.spec.api()).await {
                 return Ok(());

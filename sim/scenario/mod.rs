@@ -45,12 +45,16 @@
 //!
 //! | `run` | keys, with defaults |
 //! |---|---|
-//! | `"grape"` | `dht-port`, `api-port` required; `bootstrap = ["NODE:PORT", "IP:PORT"]`, none |
+//! | `"grape"` | `dht-port`, `api-port` required; `bootstrap = ["NODE:PORT", "IP:PORT"]`, none; `kind = "rust"`, or `"node"`, `"container"` |
 //! | `"announce"` | `service`, `port` required |
 //! | `"lookup"` | `service` required; `every = "1s"`, until it is found |
 //! | `"broker"` | `service` required; `port = 0` (any) |
 //! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"` |
 //! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), or `broker = "SERVICE"`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//!
+//! A Grape's `kind` swaps the original's in: `"node"` is the npm package grenache-grape on Node.js as a process
+//! ([`crate::grapes::node`] says where it is looked for), `"container"` is the same in a container. Both need
+//! `--on loopback`; the simulator refuses them.
 //!
 //! A worker's or client's `broker` and a client's `service` are offered by a program of the file; what is looked up
 //! is announced by one.

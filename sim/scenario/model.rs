@@ -128,6 +128,8 @@ pub enum ProgramKind {
         api_port: u16,
         /// Other Grapes' DHT addresses.
         bootstrap: Vec<SocketAddrV4>,
+        /// Whose Grape it is.
+        kind: GrapeKind,
     },
     /// Announces a name, once a second until a Grape takes it, and then as links do.
     Announce {
@@ -160,6 +162,18 @@ pub enum ProgramKind {
     Worker(Worker),
     /// Sends requests.
     Client(Client),
+}
+
+/// Whose Grape a program is, and in what it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum GrapeKind {
+    /// Ours, in the run's own process: on every backend.
+    #[default]
+    Rust,
+    /// The original's, as a process: only over real sockets.
+    Node,
+    /// The original's, in a container: only over real sockets.
+    Container,
 }
 
 /// A service.

@@ -82,6 +82,7 @@ impl Reader<'_> {
                     dht_port: table.dht_port.get_ref().port(),
                     api_port: table.api_port.get_ref().port(),
                     bootstrap,
+                    kind: table.kind.into(),
                 })
             }
             ProgramTable::Announce(table) => {

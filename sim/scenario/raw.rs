@@ -155,6 +155,28 @@ pub(super) struct GrapeTable {
     pub(super) api_port: Spanned<Port>,
     #[serde(default)]
     pub(super) bootstrap: Vec<Spanned<Endpoint>>,
+    #[serde(default)]
+    pub(super) kind: GrapeKind,
+}
+
+/// Whose Grape it is.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum GrapeKind {
+    #[default]
+    Rust,
+    Node,
+    Container,
+}
+
+impl From<GrapeKind> for model::GrapeKind {
+    fn from(raw: GrapeKind) -> Self {
+        match raw {
+            GrapeKind::Rust => Self::Rust,
+            GrapeKind::Node => Self::Node,
+            GrapeKind::Container => Self::Container,
+        }
+    }
 }
 
 /// `run = "announce"`.

@@ -134,7 +134,11 @@ fn what_died_is_shown_and_replaced() {
 fn a_process_that_only_has_the_id_is_not_touched() {
     let place = Place::new();
     let up = place.up(1, "");
-    let other = Process::start(Command::new("sleep").arg("1000"));
+    // Moments are told apart by hundredths of a second.
+    let other = until("another process starts later", || {
+        let other = Process::start(Command::new("sleep").arg("1000"));
+        (process::started(other.pid()) != process::started(pid(&up[0]))).then_some(other)
+    });
     // As after a restart of the machine: the id is somebody else's.
     let file = place.file("grapes.json");
     let text = fs::read_to_string(&file).expect("it is there");
@@ -237,7 +241,7 @@ fn a_late_grape_is_told_with_its_log() {
         (
             "#!/bin/sh\necho a reason >&2\nexit 7\n",
             30,
-            "grape-1 ended (exit status: 7) before it was ready; its log ends with\n  a reason",
+            "grape-1 ended by itself (exit status: 7); its log ends with\n  a reason",
         ),
         (
             "#!/bin/sh\necho waiting >&2\nexec sleep 1000\n",

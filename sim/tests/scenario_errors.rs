@@ -168,6 +168,12 @@ dht-port = 0
 api-port = 30001
 [[program]]
 node = "server"
+run = "grape"
+dht-port = 20001
+api-port = 30001
+kind = "nodejs"
+[[program]]
+node = "server"
 run = "worker"
 service = "rpc_test"
 port = 65536

@@ -69,6 +69,7 @@ run = "grape"
 dht-port = 20001
 api-port = 30001
 bootstrap = ["laptop:20002", "127.0.0.1:20003"]
+kind = "container"
 
 [[program]]
 node = "laptop"

@@ -260,7 +260,7 @@ impl Driver {
                     self.net.emit(Event::GrapeLookup { name: text(&name), nodes });
                 }
                 NodeEvent::PeerStored { name, peer } => {
-                    self.net.emit(Event::PeerStored { name: text(&name), peer: peer.into() });
+                    self.net.emit(Event::PeerStored { name: text(&name), peer: Some(peer.into()) });
                 }
                 NodeEvent::Malformed { from, error } => {
                     self.net.emit(Event::Malformed { layer: "krpc", from: from.into(), reason: error.to_string() });

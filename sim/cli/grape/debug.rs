@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_name_cannot_forge_a_line() {
-        let peer = ([127, 0, 0, 1], 1).into();
+        let peer = Some(([127, 0, 0, 1], 1).into());
         let stored = Event::PeerStored { name: "a\n20001 ready\u{1b}[2J é".to_owned(), peer };
         assert_eq!(line(20001, &stored).as_deref(), Some("20001 announce a\\n20001 ready\\u{1b}[2J é"));
     }

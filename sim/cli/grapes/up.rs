@@ -80,12 +80,13 @@ pub(super) async fn up(terminal: &mut Terminal, args: &UpArgs) -> Result<Exit, U
         }
     }
     state.remove(&earlier)?;
-    if args.on == Place::Docker {
-        docker::check().await?;
-    } else if process::started(std::process::id()).is_none() {
+    if args.on == Place::Process && process::started(std::process::id()).is_none() {
         return Err(UpError::NoProc);
     }
     let specs = plan(args)?;
+    if args.on == Place::Docker {
+        docker::check(specs.iter().map(|spec| spec.kind)).await?;
+    }
     if args.on == Place::Process && specs.iter().any(|spec| spec.kind == GrapeKind::Node) {
         // Before any is started.
         node::find().map_err(GrapesError::from)?;
@@ -153,7 +154,7 @@ async fn start(
         let grape = match args.on {
             Place::Process => {
                 let log = state.state().log(&spec.name);
-                let process = GrapeProcess::start(spec, &Programs::default(), &log)?;
+                let process = GrapeProcess::start_apart(spec, &Programs::default(), &log)?;
                 // Where it has ended by now, waiting for it tells how.
                 let started = process::started(process.pid()).unwrap_or_default();
                 entry.on = Handle::Process { pid: process.pid(), started };

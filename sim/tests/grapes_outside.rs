@@ -1,0 +1,158 @@
+//! Grapes outside of this process: as children, and in scenarios.
+
+mod processes;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use grenache_sim::grapes::process::{GrapeProcess, Programs, started};
+use grenache_sim::grapes::{GrapeKind, GrapeSpec, GrapesError, answers, node, ports};
+use processes::{grenache, ran};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn programs() -> Programs {
+    Programs { grenache: Some(env!("CARGO_BIN_EXE_grenache").into()) }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("there is room for a folder")
+}
+
+fn spec(name: &str, kind: GrapeKind) -> GrapeSpec {
+    let [dht, api] = ports::free().expect("there are free ports");
+    GrapeSpec::new(name, kind, dht, api).bind(Ipv4Addr::LOCALHOST)
+}
+
+/// Two Grapes that start from each other: one is ready with the other, and both end when they are asked to.
+async fn two_of(kind: GrapeKind) {
+    let folder = folder();
+    let (first, second) = (spec("first", kind), spec("second", GrapeKind::Rust));
+    let (first, second) = (first.clone().bootstrap(vec![second.dht()]), second.bootstrap(vec![first.dht()]));
+    let log = folder.path().join("first.log");
+    let mut first = GrapeProcess::start(first, &programs(), &log).expect("it starts");
+    let mut second = GrapeProcess::start(second, &programs(), &folder.path().join("second.log")).expect("it starts");
+    first.ready(PATIENCE).await.expect("it is ready");
+    second.ready(PATIENCE).await.expect("it is ready");
+    assert!(answers(first.spec().api()).await);
+    let said = fs::read_to_string(&log).expect("there is a log");
+    assert!(said.contains(&format!("grenache:grape {} ready", first.spec().dht_port)), "{said}");
+
+    let (api, pid) = (first.spec().api(), first.pid());
+    assert_eq!(first.status().expect("it can be asked"), None);
+    first.end(PATIENCE).await.expect("it ends");
+    assert_eq!(started(pid), None);
+    assert!(!answers(api).await);
+    let pid = second.pid();
+    assert!(started(pid).is_some());
+    drop(second);
+    assert_eq!(started(pid), None, "it is killed where it is dropped");
+}
+
+#[tokio::test]
+async fn a_grape_of_ours_is_a_child() {
+    two_of(GrapeKind::Rust).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Node.js: npm ci --prefix tests/interop"]
+async fn a_grape_of_the_originals_is_a_child() {
+    two_of(GrapeKind::Node).await;
+}
+
+#[tokio::test]
+async fn a_grape_that_ends_by_itself_is_told_with_its_log() {
+    let folder = folder();
+    let (first, mut second) = (spec("first", GrapeKind::Rust), spec("second", GrapeKind::Rust));
+    second.dht_port = first.dht_port;
+    let mut first = GrapeProcess::start(first, &programs(), &folder.path().join("first.log")).expect("it starts");
+    first.ready(PATIENCE).await.expect("it is ready");
+    let mut second = GrapeProcess::start(second, &programs(), &folder.path().join("second.log")).expect("it starts");
+    let error = second.ready(PATIENCE).await.expect_err("the port is in use");
+    assert!(matches!(error, GrapesError::Ended { .. }), "{error:?}");
+    let text = error.to_string();
+    assert!(text.starts_with("second ended by itself (exit status: 1); its log ends with\n"), "{text}");
+    assert!(text.contains("  error: cannot bind the DHT node to UDP"), "{text}");
+}
+
+#[test]
+fn a_process_is_known_by_the_moment_it_started() {
+    let mut child = Command::new("sleep").arg("1000").spawn().expect("it starts");
+    let at = started(child.id()).expect("it runs");
+    assert_eq!(started(child.id()), Some(at));
+    child.kill().expect("it runs");
+    processes::until("what waits for its parent has ended", || started(child.id()).is_none().then_some(()));
+    assert_eq!(started(0), None);
+    child.wait().expect("it has ended");
+}
+
+fn mixed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/loopback/mixed-grapes.toml")
+}
+
+/// Who runs the scenario: its ports are for one at a time.
+static RUNNING: Mutex<()> = Mutex::new(());
+
+/// Runs the mixed scenario, and gives what happened on the node with the Grape that is not ours: how often each event.
+fn run_mixed(command: &mut Command) -> BTreeMap<String, usize> {
+    let _alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    let out = folder();
+    let passed = ran(command.args(["run", "--on", "loopback", "--out"]).arg(out.path()).arg(mixed()));
+    assert_eq!(passed.code, Some(0), "{}{}", passed.stdout, passed.stderr);
+    let log = fs::read_to_string(out.path().join("mixed-grapes-1/events.jsonl")).expect("it is written");
+    assert!(ports::udp_is_free(Ipv4Addr::new(127, 0, 1, 1), 20002), "it ended with the run");
+    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    let mut seen = BTreeMap::new();
+    for event in events.filter(|event| event["at"] == "client") {
+        *seen.entry(event["event"].as_str().expect("it is named").to_owned()).or_default() += 1;
+    }
+    seen
+}
+
+fn check_mixed(seen: &BTreeMap<String, usize>) {
+    let count = |event: &str| seen.get(event).copied().unwrap_or_default();
+    assert_eq!((count("node-crashed"), count("program-failed")), (1, 0), "{seen:?}");
+    assert_eq!(count("grape-ready"), 2, "before the crash and after it: {seen:?}");
+    assert!(count("peer-stored") >= 1 && count("peer-found") >= 1 && count("grape-lookup") >= 1, "{seen:?}");
+}
+
+#[test]
+fn a_scenario_starts_kills_and_ends_a_grape_that_is_not_ours() {
+    // In place of Node.js: takes the script away and runs our Grape, which speaks as the original does.
+    let folder = folder();
+    let fake = folder.path().join("node");
+    fs::write(&fake, format!("#!/bin/sh\nshift\nexec '{}' grape \"$@\"\n", env!("CARGO_BIN_EXE_grenache")))
+        .expect("written");
+    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([folder.path().to_owned()].into_iter().chain(std::env::split_paths(&path)));
+    let mut command = grenache();
+    check_mixed(&run_mixed(command.env("PATH", path.expect("a PATH")).env(node::VARIABLE, &fake)));
+}
+
+#[test]
+#[ignore = "needs Node.js: npm ci --prefix tests/interop"]
+fn the_original_runs_in_a_scenario() {
+    check_mixed(&run_mixed(&mut grenache()));
+}
+
+#[test]
+fn the_simulator_and_a_machine_without_it_refuse_it() {
+    let simulated = ran(grenache().arg("run").arg(mixed()));
+    assert_eq!(simulated.code, Some(2));
+    let refusal =
+        "has a Grape on Node.js on \"client\", which cannot run in simulated time: run it with `--on loopback`";
+    assert!(simulated.stdout.contains(refusal), "{}", simulated.stdout);
+    let missing =
+        ran(grenache().args(["run", "--on", "loopback"]).arg(mixed()).env(node::VARIABLE, "/nowhere/grape.js"));
+    assert_eq!(missing.code, Some(2));
+    assert!(missing.stdout.contains("set it to the path of grenache-grape's bin/grape.js"), "{}", missing.stdout);
+}
