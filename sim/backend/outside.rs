@@ -38,7 +38,7 @@ pub(super) async fn check(scenario: &Scenario) -> Result<(), BackendError> {
         let missing = match kind {
             GrapeKind::Rust => Ok(()),
             GrapeKind::Node => node::find().map(drop).map_err(GrapesError::from),
-            GrapeKind::Container => docker::check().await,
+            GrapeKind::Container => docker::check([grapes::GrapeKind::Node]).await,
         };
         missing.map_err(|error| BackendError::Unsupported(error.to_string()))?;
     }
