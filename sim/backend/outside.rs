@@ -3,26 +3,24 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
-use std::thread;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use grenache::event::Event;
 use grenache::net::Net;
+use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::BackendError;
 use super::programs::ProgramError;
 use crate::grapes::docker::{self, Container};
-use crate::grapes::process::{GrapeProcess, Programs, last_lines};
+use crate::grapes::process::{GrapeProcess, Programs, tail};
 use crate::grapes::{self, GrapeSpec, GrapesError, node};
 use crate::scenario::Scenario;
 use crate::scenario::model::{GrapeKind, Name, ProgramKind};
 
-/// How often a process's log is looked at.
+/// How often a Grape's log is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
-
-/// How often a container's log is asked for.
-const ASK: Duration = Duration::from_millis(200);
 
 /// The kinds of a scenario's Grapes that are not ours, with a node that has one.
 pub(super) fn kinds(scenario: &Scenario) -> impl Iterator<Item = (GrapeKind, &Name)> {
@@ -38,7 +36,7 @@ pub(super) async fn check(scenario: &Scenario) -> Result<(), BackendError> {
         let missing = match kind {
             GrapeKind::Rust => Ok(()),
             GrapeKind::Node => node::find().map(drop).map_err(GrapesError::from),
-            GrapeKind::Container => docker::check().await,
+            GrapeKind::Container => docker::check([grapes::GrapeKind::Node]).await,
         };
         missing.map_err(|error| BackendError::Unsupported(error.to_string()))?;
     }
@@ -70,54 +68,67 @@ pub(super) fn program(
 }
 
 async fn processed(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
-    let log_error = |source| GrapesError::Log { path: std::env::temp_dir(), source };
-    let folder = tempfile::tempdir().map_err(log_error)?;
-    let path = folder.path().join("grape.log");
-    let mut process = GrapeProcess::start(spec, &Programs::default(), &path)?;
-    let mut log = File::open(&path).map_err(log_error)?;
+    let log = TemporaryLog::new()?;
+    let mut process = GrapeProcess::start(spec.clone(), &Programs::default(), &log.path)?;
+    let ended = || Ok(process.status()?.map(|status| status.to_string()));
+    listen(net, &spec, &log, ended).await
+}
+
+async fn contained(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
+    let log = TemporaryLog::new()?;
+    let container = Killed(Container::up(&spec).await?);
+    let mut following = container.0.follow(&log.path)?;
+    let ended = || Ok(following.has_ended()?.then(|| "its container stopped".to_owned()));
+    listen(net, &spec, &log, ended).await
+}
+
+/// Tells what a Grape says, until `ended` gives how it ended.
+async fn listen(
+    net: &Net,
+    spec: &GrapeSpec,
+    log: &TemporaryLog,
+    mut ended: impl FnMut() -> io::Result<Option<String>>,
+) -> Result<(), GrapesError> {
+    let mut file = File::open(&log.path).map_err(|source| log.error(source))?;
     let mut said = Said::default();
     loop {
-        let status = process.status().map_err(log_error)?;
+        // First whether it ended: what it said before is in the log then.
+        let status = ended().map_err(|source| log.error(source))?;
         let mut more = Vec::new();
-        log.read_to_end(&mut more).map_err(log_error)?;
-        said.tell(net, process.spec(), &more);
+        file.read_to_end(&mut more).map_err(|source| log.error(source))?;
+        said.tell(net, spec, &more);
         if let Some(status) = status {
-            let name = process.spec().name.clone();
-            return Err(GrapesError::Ended { name, status: status.to_string(), tail: process.tail() });
+            return Err(GrapesError::Ended { name: spec.name.clone(), status, tail: tail(&log.path) });
         }
         sleep(GLANCE).await;
     }
 }
 
-async fn contained(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
-    let container = Ended(Container::up(&spec).await?);
-    let mut said = Said::default();
-    let mut read = 0;
-    loop {
-        let running = container.0.is_running().await?;
-        let log = container.0.log().await?;
-        said.tell(net, &spec, log.as_bytes().get(read..).unwrap_or_default());
-        read = log.len();
-        if !running {
-            let (name, tail) = (spec.name.clone(), last_lines(&log));
-            return Err(GrapesError::Ended { name, status: "its container stopped".to_owned(), tail });
-        }
-        sleep(ASK).await;
+/// A file for what a Grape says, in a folder that goes with it.
+struct TemporaryLog {
+    path: PathBuf,
+    _folder: TempDir,
+}
+
+impl TemporaryLog {
+    fn new() -> Result<Self, GrapesError> {
+        let folder = tempfile::tempdir();
+        let folder = folder.map_err(|source| GrapesError::Log { path: std::env::temp_dir(), source })?;
+        Ok(Self { path: folder.path().join("grape.log"), _folder: folder })
+    }
+
+    fn error(&self, source: io::Error) -> GrapesError {
+        GrapesError::Log { path: self.path.clone(), source }
     }
 }
 
-/// A container that is removed when this is dropped.
-struct Ended(Container);
+/// A container that is killed when this is dropped.
+struct Killed(Container);
 
-impl Drop for Ended {
+impl Drop for Killed {
     fn drop(&mut self) {
-        let container = self.0.clone();
-        // A thread of its own, for one that drives tasks cannot wait for others. Nobody is left to tell of an error.
-        let end = move || -> io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(container.down()).map_err(io::Error::other)
-        };
-        let _ = thread::spawn(end).join();
+        // Nobody is left to tell of an error.
+        let _ = self.0.kill();
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`process`] | a Grape as a child process |
 //! | [`node`] | finds Node.js and the npm package grenache-grape |
 //! | [`docker`] | a Grape in a container |
+//! | `container` | a Grape as an image for testcontainers, with the feature `containers` |
 //! | [`mesh`] | whether Grapes know each other |
 //! | [`ports`] | free ports |
 //!
@@ -36,11 +37,22 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::time::timeout;
 
+#[cfg(feature = "containers")]
+pub mod container;
 pub mod docker;
 pub mod mesh;
 pub mod node;
 pub mod ports;
 pub mod process;
+
+/// The original's defaults that its command line drops: peers would never expire, and nothing limits a request.
+const NODE_DEFAULTS: [(&str, &str); 5] = [
+    ("--dht_maxTables", "5000"),
+    ("--dht_maxValues", "5000"),
+    ("--dpa", "120000"),
+    ("--dnl", "300000"),
+    ("--check_maxPayloadSize", "8192"),
+];
 
 /// Whose Grape it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +89,8 @@ pub struct GrapeSpec {
     pub bind: Option<Ipv4Addr>,
     /// The Grapes that it starts from.
     pub bootstrap: Vec<SocketAddrV4>,
+    /// Further flags and their values, as its command line takes them.
+    pub options: Vec<(String, String)>,
     /// Whether it tells what it does, with `DEBUG=grenache:grape`. Where not, the environment decides.
     pub debug: bool,
 }
@@ -84,7 +98,8 @@ pub struct GrapeSpec {
 impl GrapeSpec {
     /// A Grape on every address, without others to start from, that tells what it does.
     pub fn new(name: &str, kind: GrapeKind, dht_port: u16, api_port: u16) -> Self {
-        Self { name: name.to_owned(), kind, dht_port, api_port, bind: None, bootstrap: Vec::new(), debug: true }
+        let (bootstrap, options) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), kind, dht_port, api_port, bind: None, bootstrap, options, debug: true }
     }
 
     /// Listens on this address only.
@@ -95,6 +110,12 @@ impl GrapeSpec {
     /// Starts from these Grapes.
     pub fn bootstrap(self, nodes: Vec<SocketAddrV4>) -> Self {
         Self { bootstrap: nodes, ..self }
+    }
+
+    /// With one more flag, such as `--dht_maxTables`.
+    pub fn option(mut self, flag: &str, value: &str) -> Self {
+        self.options.push((flag.to_owned(), value.to_owned()));
+        self
     }
 
     /// Says no more than the environment asks it to.
@@ -127,16 +148,11 @@ impl GrapeSpec {
             arguments.extend(["-b".to_owned(), address.to_string()]);
         }
         if self.kind == GrapeKind::Node {
-            // Its command line drops its own defaults: peers would never expire, and nothing limits a request.
-            let defaults = [
-                ("--dht_maxTables", "5000"),
-                ("--dht_maxValues", "5000"),
-                ("--dpa", "120000"),
-                ("--dnl", "300000"),
-                ("--check_maxPayloadSize", "8192"),
-            ];
-            arguments.extend(defaults.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+            // Given twice, an option would be a list to it.
+            let missing = NODE_DEFAULTS.iter().filter(|(flag, _)| !self.options.iter().any(|(set, _)| set == flag));
+            arguments.extend(missing.flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
+        arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments
     }
 }
@@ -151,6 +167,14 @@ pub enum GrapesError {
     /// There is no container engine that can be used.
     #[error("{0}")]
     NoDocker(String),
+    /// The container engine cannot do what it was asked for.
+    #[error("cannot use the container of {name}: {problem}")]
+    Docker {
+        /// The Grape.
+        name: String,
+        /// What the engine says.
+        problem: String,
+    },
     /// Its program cannot be started.
     #[error("cannot start {name} with {}", program.display())]
     Start {

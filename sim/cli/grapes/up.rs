@@ -80,12 +80,13 @@ pub(super) async fn up(terminal: &mut Terminal, args: &UpArgs) -> Result<Exit, U
         }
     }
     state.remove(&earlier)?;
-    if args.on == Place::Docker {
-        docker::check().await?;
-    } else if process::started(std::process::id()).is_none() {
+    if args.on == Place::Process && process::started(std::process::id()).is_none() {
         return Err(UpError::NoProc);
     }
     let specs = plan(args)?;
+    if args.on == Place::Docker {
+        docker::check(specs.iter().map(|spec| spec.kind)).await?;
+    }
     if args.on == Place::Process && specs.iter().any(|spec| spec.kind == GrapeKind::Node) {
         // Before any is started.
         node::find().map_err(GrapesError::from)?;
