@@ -46,7 +46,13 @@ pub mod ports;
 pub mod process;
 
 /// The original's defaults that its command line drops: peers would never expire, and nothing limits a request.
-const NODE_DEFAULTS: [(&str, &str); 3] = [("--dpa", "120000"), ("--dnl", "300000"), ("--check_maxPayloadSize", "8192")];
+const NODE_DEFAULTS: [(&str, &str); 5] = [
+    ("--dht_maxTables", "5000"),
+    ("--dht_maxValues", "5000"),
+    ("--dpa", "120000"),
+    ("--dnl", "300000"),
+    ("--check_maxPayloadSize", "8192"),
+];
 
 /// Whose Grape it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -142,7 +148,10 @@ impl GrapeSpec {
             arguments.extend(["-b".to_owned(), address.to_string()]);
         }
         if self.kind == GrapeKind::Node {
-            arguments.extend(NODE_DEFAULTS.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+            // A flag given twice is a list to it.
+            let given = |flag: &str| self.options.iter().any(|(other, _)| other == flag);
+            let defaults = NODE_DEFAULTS.iter().filter(|(flag, _)| !given(flag));
+            arguments.extend(defaults.flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
         arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments
@@ -254,7 +263,7 @@ mod tests {
         assert_eq!(
             spec.arguments().join(" "),
             "--dp 20001 --aph 30001 --bn 127.0.0.1:1,127.0.0.1:2 \
-             --dpa 120000 --dnl 300000 --check_maxPayloadSize 8192"
+             --dht_maxTables 5000 --dht_maxValues 5000 --dpa 120000 --dnl 300000 --check_maxPayloadSize 8192"
         );
     }
 }
