@@ -83,6 +83,8 @@ pub struct GrapeSpec {
     pub bind: Option<Ipv4Addr>,
     /// The Grapes that it starts from.
     pub bootstrap: Vec<SocketAddrV4>,
+    /// Further flags and their values, as its command line takes them.
+    pub options: Vec<(String, String)>,
     /// Whether it tells what it does, with `DEBUG=grenache:grape`. Where not, the environment decides.
     pub debug: bool,
 }
@@ -90,7 +92,8 @@ pub struct GrapeSpec {
 impl GrapeSpec {
     /// A Grape on every address, without others to start from, that tells what it does.
     pub fn new(name: &str, kind: GrapeKind, dht_port: u16, api_port: u16) -> Self {
-        Self { name: name.to_owned(), kind, dht_port, api_port, bind: None, bootstrap: Vec::new(), debug: true }
+        let (bootstrap, options) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), kind, dht_port, api_port, bind: None, bootstrap, options, debug: true }
     }
 
     /// Listens on this address only.
@@ -101,6 +104,12 @@ impl GrapeSpec {
     /// Starts from these Grapes.
     pub fn bootstrap(self, nodes: Vec<SocketAddrV4>) -> Self {
         Self { bootstrap: nodes, ..self }
+    }
+
+    /// With one more flag, such as `--dht_maxTables`.
+    pub fn option(mut self, flag: &str, value: &str) -> Self {
+        self.options.push((flag.to_owned(), value.to_owned()));
+        self
     }
 
     /// Says no more than the environment asks it to.
@@ -135,6 +144,7 @@ impl GrapeSpec {
         if self.kind == GrapeKind::Node {
             arguments.extend(NODE_DEFAULTS.iter().flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
+        arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::PATIENCE;
-use crate::original::{Original, POLL, free_port};
+use crate::original::{Original, POLL, free_ports};
 
 pub(crate) use crate::common::http_table::Whose as Kind;
 pub(crate) use Kind::{Ours, Theirs};
@@ -56,7 +56,7 @@ impl Place {
 
     /// Starts a Grape on free ports, and waits until it is ready.
     pub(crate) async fn start(&self, kind: Kind, bootstrap: &[SocketAddrV4]) -> AnyGrape {
-        self.start_on(kind, (free_port(), free_port()), bootstrap).await
+        self.start_on(kind, free_ports(), bootstrap).await
     }
 
     /// Starts a Grape on ports for the DHT and the HTTP API, and waits until it is ready.

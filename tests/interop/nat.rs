@@ -1,6 +1,6 @@
 //! A Grape behind a NAT: what it announces is stored outside under the NAT's address.
 
-#![cfg_attr(not(target_os = "linux"), allow(unused_imports, reason = "there are namespaces on Linux only"))]
+#![cfg_attr(not(target_os = "linux"), allow(unused, reason = "there are namespaces on Linux only"))]
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;

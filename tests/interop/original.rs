@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use grenache::net::{Net, Task};
@@ -21,8 +21,12 @@ pub(crate) const POLL: Duration = Duration::from_millis(10);
 /// How many lines of a Grape's log are kept to show where a test fails.
 const MAX_LINES: usize = 30;
 
-/// Free ports below those that the system gives to whoever asks for any port.
-const PORTS: std::ops::Range<u16> = 15_000..30_000;
+/// Where free ports are looked for, for the DHT and for the HTTP API: below those that the system gives to whoever asks
+/// for any port, and beside those of the original's examples.
+const PORTS: (u16, u16) = (15_000, 23_000);
+
+/// How many ports are looked at.
+const SPAN: u16 = 5_000;
 
 /// The flags that give the class's own defaults, which the command line drops.
 const DEFAULTS: [&str; 12] = [
@@ -116,9 +120,12 @@ async fn read(
 
 /// Node.js, which ends with what it is part of.
 pub(crate) fn node() -> Command {
-    let version = std::process::Command::new("node").arg("--version").output();
+    static THERE: LazyLock<bool> = LazyLock::new(|| {
+        let version = std::process::Command::new("node").arg("--version").output();
+        version.is_ok_and(|version| version.status.success())
+    });
     assert!(
-        version.is_ok_and(|version| version.status.success()),
+        *THERE,
         "the interop tests need Node.js: install `node` and `npm`, then run `npm ci --prefix tests/interop`"
     );
     let mut node = Command::new("node");
@@ -145,17 +152,26 @@ pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
 }
 
-/// A port that is free for UDP and TCP and is given to nobody else in this process.
-pub(crate) fn free_port() -> u16 {
+/// Ports that are free, for the DHT and the HTTP API, and stay with this process: it holds the DHT's for TCP and the
+/// API's for UDP, so that another run at the same time sees that they are taken.
+pub(crate) fn free_ports() -> (u16, u16) {
+    static HELD: Mutex<Vec<(TcpListener, UdpSocket)>> = Mutex::new(Vec::new());
+    let any = |port| (Ipv4Addr::UNSPECIFIED, port);
+    let udp = |port| UdpSocket::bind(any(port)).ok();
+    let tcp = |port| TcpListener::bind(any(port)).ok();
+    let (dht, dht_held) = first_port(PORTS.0, |port| tcp(port).filter(|_| udp(port).is_some()));
+    let (api, api_held) = first_port(PORTS.1, |port| udp(port).filter(|_| tcp(port).is_some()));
+    HELD.lock().unwrap().push((dht_held, api_held));
+    (dht, api)
+}
+
+/// The next port that can be held.
+fn first_port<T>(first: u16, hold: impl Fn(u16) -> Option<T>) -> (u16, T) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Two runs at the same time start at different ones.
-    let first = std::process::id() as u16;
     loop {
-        let n = first.wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = PORTS.start + n % (PORTS.end - PORTS.start);
-        let any = (Ipv4Addr::UNSPECIFIED, port);
-        if UdpSocket::bind(any).is_ok() && TcpListener::bind(any).is_ok() {
-            return port;
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % SPAN;
+        if let Some(held) = hold(port) {
+            return (port, held);
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::common::PATIENCE;
 use crate::common::http_table::{MISMATCH, STALE, hash};
 use crate::common::signed::signed;
 use crate::grapes::{AnyGrape, Kind, Ours, Place, Theirs};
-use crate::original::{POLL, free_port};
+use crate::original::{POLL, free_ports};
 
 /// Names of 1, 8, 18, 20 and 60 bytes, and one that is not ASCII.
 const NAMES: [&str; 6] = [
@@ -37,7 +37,7 @@ pub(crate) async fn both_ways(name: &str, one: &AnyGrape, other: &AnyGrape) {
 
 pub(crate) async fn starts_from_itself(one: Kind, _: Kind) {
     let place = Place::loopback();
-    let ports = (free_port(), free_port());
+    let ports = free_ports();
     let one = place.start_on(one, ports, &[SocketAddrV4::new(place.ip, ports.0)]).await;
     assert_eq!(one.announce("alone", 1337).await, 1);
     assert_eq!(one.lookup("alone").await, ["127.0.0.1:1337"]);
@@ -51,7 +51,7 @@ pub(crate) async fn starts_from(one: Kind, other: Kind) {
 
 pub(crate) async fn start_from_each_other(one: Kind, other: Kind) {
     let place = Place::loopback();
-    let ports = [(free_port(), free_port()), (free_port(), free_port())];
+    let ports = [free_ports(), free_ports()];
     let at = ports.map(|(dht, _)| SocketAddrV4::new(place.ip, dht));
     let (one, other) = join(place.start_on(one, ports[0], &[at[1]]), place.start_on(other, ports[1], &[at[0]])).await;
     both_ways("mutual", &one, &other).await;
@@ -59,7 +59,7 @@ pub(crate) async fn start_from_each_other(one: Kind, other: Kind) {
 
 pub(crate) async fn starts_before_its_bootstrap_node(one: Kind, other: Kind) {
     let place = Place::loopback();
-    let ports = (free_port(), free_port());
+    let ports = free_ports();
     let one = place.start(one, &[SocketAddrV4::new(place.ip, ports.0)]).await;
     assert_eq!(one.announce("early", 1).await, "No nodes to query");
     let other = place.start_on(other, ports, &[]).await;
