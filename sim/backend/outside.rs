@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -13,16 +14,13 @@ use tokio::time::sleep;
 use super::BackendError;
 use super::programs::ProgramError;
 use crate::grapes::docker::{self, Container};
-use crate::grapes::process::{GrapeProcess, Programs, last_lines};
+use crate::grapes::process::{GrapeProcess, Programs, tail};
 use crate::grapes::{self, GrapeSpec, GrapesError, node};
 use crate::scenario::Scenario;
 use crate::scenario::model::{GrapeKind, Name, ProgramKind};
 
-/// How often a process's log is looked at.
+/// How often a Grape's log is looked at.
 const GLANCE: Duration = Duration::from_millis(10);
-
-/// How often a container's log is asked for.
-const ASK: Duration = Duration::from_millis(200);
 
 /// The kinds of a scenario's Grapes that are not ours, with a node that has one.
 pub(super) fn kinds(scenario: &Scenario) -> impl Iterator<Item = (GrapeKind, &Name)> {
@@ -70,43 +68,50 @@ pub(super) fn program(
 }
 
 async fn processed(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
-    let log_error = |source| GrapesError::Log { path: std::env::temp_dir(), source };
-    let folder = tempfile::tempdir().map_err(log_error)?;
+    let folder = tempfile::tempdir().map_err(|source| no_log(&std::env::temp_dir(), source))?;
     let path = folder.path().join("grape.log");
-    let mut process = GrapeProcess::start(spec, &Programs::default(), &path)?;
-    let mut log = File::open(&path).map_err(log_error)?;
+    let mut process = GrapeProcess::start(spec.clone(), &Programs::default(), &path)?;
+    let status = tell(net, &spec, &path, || Ok(process.status()?.map(|status| status.to_string()))).await?;
+    Err(GrapesError::Ended { name: spec.name, status, tail: process.tail() })
+}
+
+async fn contained(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
+    let folder = tempfile::tempdir().map_err(|source| no_log(&std::env::temp_dir(), source))?;
+    let path = folder.path().join("grape.log");
+    let container = Ended(Container::up(&spec).await?);
+    let mut follower = container.0.follow(&path)?;
+    let stopped = || Ok(follower.has_ended()?.then(|| "its container stopped".to_owned()));
+    let status = tell(net, &spec, &path, stopped).await?;
+    Err(GrapesError::Ended { name: spec.name, status, tail: tail(&path) })
+}
+
+/// Makes events of a log that grows, until `ended` says how the Grape has ended.
+async fn tell(
+    net: &Net,
+    spec: &GrapeSpec,
+    path: &Path,
+    mut ended: impl FnMut() -> io::Result<Option<String>>,
+) -> Result<String, GrapesError> {
+    let mut log = File::open(path).map_err(|source| no_log(path, source))?;
     let mut said = Said::default();
     loop {
-        let status = process.status().map_err(log_error)?;
+        // Before the log is read: nothing is written after the end.
+        let status = ended().map_err(|source| no_log(path, source))?;
         let mut more = Vec::new();
-        log.read_to_end(&mut more).map_err(log_error)?;
-        said.tell(net, process.spec(), &more);
+        log.read_to_end(&mut more).map_err(|source| no_log(path, source))?;
+        said.tell(net, spec, &more);
         if let Some(status) = status {
-            let name = process.spec().name.clone();
-            return Err(GrapesError::Ended { name, status: status.to_string(), tail: process.tail() });
+            return Ok(status);
         }
         sleep(GLANCE).await;
     }
 }
 
-async fn contained(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
-    let container = Ended(Container::up(&spec).await?);
-    let mut said = Said::default();
-    let mut read = 0;
-    loop {
-        let running = container.0.is_running().await?;
-        let log = container.0.log().await?;
-        said.tell(net, &spec, log.as_bytes().get(read..).unwrap_or_default());
-        read = log.len();
-        if !running {
-            let (name, tail) = (spec.name.clone(), last_lines(&log));
-            return Err(GrapesError::Ended { name, status: "its container stopped".to_owned(), tail });
-        }
-        sleep(ASK).await;
-    }
+fn no_log(path: &Path, source: io::Error) -> GrapesError {
+    GrapesError::Log { path: path.to_owned(), source }
 }
 
-/// A container that is removed when this is dropped.
+/// A container that is killed and removed when this is dropped.
 struct Ended(Container);
 
 impl Drop for Ended {
@@ -115,7 +120,7 @@ impl Drop for Ended {
         // A thread of its own, for one that drives tasks cannot wait for others. Nobody is left to tell of an error.
         let end = move || -> io::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(container.down()).map_err(io::Error::other)
+            runtime.block_on(container.kill()).map_err(io::Error::other)
         };
         let _ = thread::spawn(end).join();
     }

@@ -2,7 +2,10 @@
 //!
 //! It uses the host's network, so that a [`GrapeSpec`] means the same as for a process: same addresses, same ports.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -59,7 +62,7 @@ pub async fn check(kinds: impl IntoIterator<Item = GrapeKind>) -> Result<(), Gra
         let text = format!("the Docker engine cannot be reached: start it, or set DOCKER_HOST to where it is ({said})");
         return Err(GrapesError::NoDocker(text));
     }
-    let kinds: std::collections::BTreeSet<GrapeKind> = kinds.into_iter().collect();
+    let kinds: BTreeSet<GrapeKind> = kinds.into_iter().collect();
     for kind in kinds {
         let image = image(kind);
         if !docker(["image", "inspect", "--format", "{{.Id}}", image]).await?.status.success() {
@@ -139,9 +142,53 @@ impl Container {
         remove(&self.id).await
     }
 
+    /// Kills it and removes it; nothing where it is gone already.
+    ///
+    /// # Errors
+    /// Where the engine cannot.
+    pub async fn kill(&self) -> Result<(), GrapesError> {
+        remove(&self.id).await
+    }
+
+    /// Writes all that the Grape says to the file `log`, in place of what was there.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, or there is no `docker`.
+    pub fn follow(&self, log: &Path) -> Result<Follower, GrapesError> {
+        let log_error = |source| GrapesError::Log { path: log.to_owned(), source };
+        let file = File::create(log).map_err(log_error)?;
+        let mut command = Command::new("docker");
+        command.args(["logs", "--follow", &self.id]).stdin(Stdio::null());
+        // Both write at the file's one position.
+        command.stdout(file.try_clone().map_err(log_error)?).stderr(file);
+        Ok(Follower(command.spawn().map_err(|error| cannot_run(&error))?))
+    }
+
     /// What went wrong, except that it is not there.
     fn unless_gone(&self, output: &Output) -> Result<(), GrapesError> {
         unless_gone(&self.id, output)
+    }
+}
+
+/// Writes a container's log to a file until this is dropped.
+#[derive(Debug)]
+pub struct Follower(Child);
+
+impl Follower {
+    /// Whether the container has stopped, and all of its log is in the file.
+    ///
+    /// # Errors
+    /// Where the operating system does not say.
+    pub fn has_ended(&mut self) -> io::Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It may have ended already; it is waited for so that it leaves no zombie.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
