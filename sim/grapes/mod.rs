@@ -46,7 +46,13 @@ pub mod ports;
 pub mod process;
 
 /// The original's defaults that its command line drops: peers would never expire, and nothing limits a request.
-const NODE_DEFAULTS: [(&str, &str); 3] = [("--dpa", "120000"), ("--dnl", "300000"), ("--check_maxPayloadSize", "8192")];
+const NODE_DEFAULTS: [(&str, &str); 5] = [
+    ("--dht_maxTables", "5000"),
+    ("--dht_maxValues", "5000"),
+    ("--dpa", "120000"),
+    ("--dnl", "300000"),
+    ("--check_maxPayloadSize", "8192"),
+];
 
 /// Whose Grape it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -254,7 +260,7 @@ mod tests {
         assert_eq!(
             spec.arguments().join(" "),
             "--dp 20001 --aph 30001 --bn 127.0.0.1:1,127.0.0.1:2 \
-             --dpa 120000 --dnl 300000 --check_maxPayloadSize 8192"
+             --dht_maxTables 5000 --dht_maxValues 5000 --dpa 120000 --dnl 300000 --check_maxPayloadSize 8192"
         );
     }
 }

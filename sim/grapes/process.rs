@@ -54,6 +54,8 @@ impl Programs {
 }
 
 /// A Grape that runs as a child of this process, and is killed when this is dropped.
+///
+/// Where this process itself is killed, nothing is dropped, and the Grape runs on.
 #[derive(Debug)]
 pub struct GrapeProcess {
     spec: GrapeSpec,

@@ -84,6 +84,19 @@ mod tests {
         assert_eq!(fs::read_dir(folder.path()).expect("the folder is there").count(), 1, "nothing is left over");
     }
 
+    #[tokio::test]
+    async fn a_change_is_kept() {
+        let folder = tempfile::tempdir().expect("there is room for a folder");
+        let path = folder.path().join("grape.json");
+        let state = |text: &str| serde_json::from_str::<GrapeState>(text).expect("a state");
+        let (sender, watched) = watch::channel(state(STATE));
+        let rotated = STATE.replace("03", "02").replace("\"current\": \"02", "\"current\": \"04");
+        let rotate = async { sender.send(state(&rotated)).map(|()| drop(sender)) };
+        let ((), sent) = futures_util::future::join(keep(path.clone(), watched), rotate).await;
+        sent.expect("it is watched");
+        assert_eq!(load(&path).expect("loaded"), Some(state(&rotated)));
+    }
+
     #[test]
     fn a_bad_file_is_refused_with_its_place() {
         let folder = tempfile::tempdir().expect("there is room for a folder");
