@@ -1,5 +1,5 @@
-//! Our Grape beside the original's, in one run: each kind is a pair of processes that know each other, and is asked by
-//! the same client over 16 keep-alive connections.
+//! Our Grape beside the original's, in one run: each kind is a DHT of processes that know each other, two or ten, of
+//! which one is asked by the same client over 16 keep-alive connections.
 //!
 //! `cargo bench --bench grape`. The original needs Node.js and `npm ci --prefix tests/interop`; without them its rows
 //! are left out, which is said. Compare the rows of one run with each other; the table at the end does.
@@ -39,10 +39,12 @@ const STORED: usize = 10_000;
 /// How long a Grape may take to be there.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Two Grapes of one kind that know each other.
-struct Pair {
-    first: GrapeProcess,
-    second: GrapeProcess,
+/// How many Grapes the larger DHT has.
+const MANY: usize = 10;
+
+/// Grapes of one kind that know each other.
+struct Dht {
+    grapes: Vec<GrapeProcess>,
     _logs: TempDir,
 }
 
@@ -55,27 +57,42 @@ fn spec(kind: GrapeKind) -> GrapeSpec {
     GrapeSpec::new("bench", kind, dht, api).quiet()
 }
 
-impl Pair {
-    async fn start(kind: GrapeKind) -> Self {
+impl Dht {
+    async fn start(kind: GrapeKind, count: usize) -> Self {
         let logs = tempfile::tempdir().expect("a folder for logs");
-        let run = async |name: &str, spec: GrapeSpec| {
-            let mut grape = GrapeProcess::start(spec, &programs(), &logs.path().join(name)).expect("a Grape");
-            grape.ready(PATIENCE).await.expect("a Grape that answers");
-            grape
-        };
         let limit = STORED.to_string();
-        let first = spec(kind).option("--dht_maxTables", &limit).option("--dht_maxValues", &limit);
-        let known = first.dht();
-        let first = run("first", first).await;
-        let second = run("second", spec(kind).bootstrap(vec![known])).await;
-        let pair = Self { first, second, _logs: logs };
-        // Until the second has found the first.
-        let mut connection = Connection::open(pair.second.spec().api()).await;
-        let start = Instant::now();
-        while ask(&mut connection, "/announce", json!(["bench ready", 1])).await != "1" {
-            assert!(start.elapsed() < PATIENCE, "the two {kind} Grapes do not find each other");
+        let mut specs = Vec::new();
+        for _ in 0..count {
+            let known = specs.iter().map(GrapeSpec::dht).collect();
+            let spec = spec(kind).option("--dht_maxTables", &limit).option("--dht_maxValues", &limit);
+            specs.push(spec.bootstrap(known));
         }
-        pair
+        let mut grapes = Vec::new();
+        for (number, spec) in specs.into_iter().enumerate() {
+            let log = logs.path().join(number.to_string());
+            let mut grape = GrapeProcess::start(spec, &programs(), &log).expect("a Grape");
+            grape.ready(PATIENCE).await.expect("a Grape that answers");
+            grapes.push(grape);
+        }
+        let dht = Self { grapes, _logs: logs };
+        // Until each finds all the others; a name is announced anew to those that a search found before.
+        let start = Instant::now();
+        for grape in &dht.grapes {
+            let mut connection = Connection::open(grape.spec().api()).await;
+            let mut tries = 0;
+            while ask(&mut connection, "/announce", json!([format!("ready {tries}"), 1])).await
+                != (count - 1).to_string()
+            {
+                tries += 1;
+                assert!(start.elapsed() < PATIENCE, "{} {kind} Grapes do not find each other", count);
+            }
+        }
+        dht
+    }
+
+    /// Where the HTTP API of one is.
+    fn api(&self, number: usize) -> std::net::SocketAddr {
+        self.grapes[number].spec().api()
     }
 }
 
@@ -124,10 +141,10 @@ fn rates(criterion: &mut Criterion, runtime: &Runtime, kinds: &[GrapeKind], tabl
     };
     let announces = call_each("/announce", &|n| json!([format!("service {n}"), 1024 + n]));
     let lookups = call_each("/lookup", &|n| json!(format!("service {n}")));
-    let announced: fn(&[u8]) -> bool = |body| body == b"1";
+    let announced: fn(&[u8]) -> bool = |body| body == b"1" || body == (MANY - 1).to_string().as_bytes();
     let found: fn(&[u8]) -> bool = |body| body.starts_with(b"[\"") && body.ends_with(b"\"]");
     for (what, calls, answered) in [("announces", &announces, announced), ("lookups", &lookups, found)] {
-        for (how, in_flight) in [("", 1), (", pipelined", PIPELINE)] {
+        for (how, in_flight, grapes) in [("", 1, 2), (", pipelined", PIPELINE, 2), (", ten Grapes", 1, MANY)] {
             let name = format!("{what}{how}");
             let mut group = criterion.benchmark_group(&name);
             group.throughput(Throughput::Elements(NAMES as u64)).sample_size(20).measurement_time(PATIENCE / 4);
@@ -144,8 +161,8 @@ fn rates(criterion: &mut Criterion, runtime: &Runtime, kinds: &[GrapeKind], tabl
                 });
             };
             for kind in kinds {
-                let pair = runtime.block_on(Pair::start(*kind));
-                let server = pair.first.spec().api();
+                let dht = runtime.block_on(Dht::start(*kind, grapes));
+                let server = dht.api(0);
                 let mut connections = runtime.block_on(join_all((0..CONNECTIONS).map(|_| Connection::open(server))));
                 runtime.block_on(round(&mut connections, &announces, 1, announced));
                 measure(row(*kind), server, answered);
@@ -160,10 +177,9 @@ fn announce_to_found(criterion: &mut Criterion, runtime: &Runtime, kinds: &[Grap
     let mut group = criterion.benchmark_group("announce to found");
     group.sample_size(20);
     for kind in kinds {
-        let pair = runtime.block_on(Pair::start(*kind));
-        let (mut near, mut far) = runtime.block_on(async {
-            (Connection::open(pair.first.spec().api()).await, Connection::open(pair.second.spec().api()).await)
-        });
+        let dht = runtime.block_on(Dht::start(*kind, 2));
+        let (mut near, mut far) =
+            runtime.block_on(async { (Connection::open(dht.api(0)).await, Connection::open(dht.api(1)).await) });
         let mut number = 0;
         group.bench_function(row(*kind), |bencher| {
             bencher.iter_custom(|rounds| {
@@ -218,15 +234,15 @@ fn start_to_first_answer(criterion: &mut Criterion, runtime: &Runtime, kinds: &[
 /// Resident memory: idle, and with much stored.
 fn memory(runtime: &Runtime, kinds: &[GrapeKind], table: &Table) {
     for kind in kinds {
-        let pair = runtime.block_on(Pair::start(*kind));
-        let resident = || table::resident(pair.first.pid());
+        let dht = runtime.block_on(Dht::start(*kind, 2));
+        let resident = || table::resident(dht.grapes[0].pid());
         table.bytes("idle memory", row(*kind), resident());
         // 5,000 names of two peers each, and as many values as peers, all through the second and so at the first.
         let announces: Vec<_> =
             (0..STORED).map(|n| call("/announce", &json!([format!("service {}", n / 2), 1024 + n % 2]))).collect();
         let puts: Vec<_> = (0..STORED).map(|n| call("/put", &json!({"v": format!("{n:0>100}")}))).collect();
         runtime.block_on(async {
-            let server = pair.second.spec().api();
+            let server = dht.api(1);
             let mut connections = join_all((0..CONNECTIONS).map(|_| Connection::open(server))).await;
             round(&mut connections, &announces, 1, |body| body == b"1").await;
             round(&mut connections, &puts, 1, |body| body.len() == 42).await;

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use grenache::event::Event;
 use grenache::net::Net;
-use tempfile::TempDir;
 use tokio::time::sleep;
 
 use super::BackendError;
@@ -68,67 +68,61 @@ pub(super) fn program(
 }
 
 async fn processed(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
-    let log = TemporaryLog::new()?;
-    let mut process = GrapeProcess::start(spec.clone(), &Programs::default(), &log.path)?;
-    let ended = || Ok(process.status()?.map(|status| status.to_string()));
-    listen(net, &spec, &log, ended).await
+    let folder = tempfile::tempdir().map_err(|source| no_log(&std::env::temp_dir(), source))?;
+    let path = folder.path().join("grape.log");
+    let mut process = GrapeProcess::start(spec.clone(), &Programs::default(), &path)?;
+    let status = tell(net, &spec, &path, || Ok(process.status()?.map(|status| status.to_string()))).await?;
+    Err(GrapesError::Ended { name: spec.name, status, tail: process.tail() })
 }
 
 async fn contained(net: &Net, spec: GrapeSpec) -> Result<(), GrapesError> {
-    let log = TemporaryLog::new()?;
-    let container = Killed(Container::up(&spec).await?);
-    let mut following = container.0.follow(&log.path)?;
-    let ended = || Ok(following.has_ended()?.then(|| "its container stopped".to_owned()));
-    listen(net, &spec, &log, ended).await
+    let folder = tempfile::tempdir().map_err(|source| no_log(&std::env::temp_dir(), source))?;
+    let path = folder.path().join("grape.log");
+    let container = Ended(Container::up(&spec).await?);
+    let mut follower = container.0.follow(&path)?;
+    let stopped = || Ok(follower.has_ended()?.then(|| "its container stopped".to_owned()));
+    let status = tell(net, &spec, &path, stopped).await?;
+    Err(GrapesError::Ended { name: spec.name, status, tail: tail(&path) })
 }
 
-/// Tells what a Grape says, until `ended` gives how it ended.
-async fn listen(
+/// Makes events of a log that grows, until `ended` says how the Grape has ended.
+async fn tell(
     net: &Net,
     spec: &GrapeSpec,
-    log: &TemporaryLog,
+    path: &Path,
     mut ended: impl FnMut() -> io::Result<Option<String>>,
-) -> Result<(), GrapesError> {
-    let mut file = File::open(&log.path).map_err(|source| log.error(source))?;
+) -> Result<String, GrapesError> {
+    let mut log = File::open(path).map_err(|source| no_log(path, source))?;
     let mut said = Said::default();
     loop {
-        // First whether it ended: what it said before is in the log then.
-        let status = ended().map_err(|source| log.error(source))?;
+        // Before the log is read: nothing is written after the end.
+        let status = ended().map_err(|source| no_log(path, source))?;
         let mut more = Vec::new();
-        file.read_to_end(&mut more).map_err(|source| log.error(source))?;
+        log.read_to_end(&mut more).map_err(|source| no_log(path, source))?;
         said.tell(net, spec, &more);
         if let Some(status) = status {
-            return Err(GrapesError::Ended { name: spec.name.clone(), status, tail: tail(&log.path) });
+            return Ok(status);
         }
         sleep(GLANCE).await;
     }
 }
 
-/// A file for what a Grape says, in a folder that goes with it.
-struct TemporaryLog {
-    path: PathBuf,
-    _folder: TempDir,
+fn no_log(path: &Path, source: io::Error) -> GrapesError {
+    GrapesError::Log { path: path.to_owned(), source }
 }
 
-impl TemporaryLog {
-    fn new() -> Result<Self, GrapesError> {
-        let folder = tempfile::tempdir();
-        let folder = folder.map_err(|source| GrapesError::Log { path: std::env::temp_dir(), source })?;
-        Ok(Self { path: folder.path().join("grape.log"), _folder: folder })
-    }
+/// A container that is killed and removed when this is dropped.
+struct Ended(Container);
 
-    fn error(&self, source: io::Error) -> GrapesError {
-        GrapesError::Log { path: self.path.clone(), source }
-    }
-}
-
-/// A container that is killed when this is dropped.
-struct Killed(Container);
-
-impl Drop for Killed {
+impl Drop for Ended {
     fn drop(&mut self) {
-        // Nobody is left to tell of an error.
-        let _ = self.0.kill();
+        let container = self.0.clone();
+        // A thread of its own, for one that drives tasks cannot wait for others. Nobody is left to tell of an error.
+        let end = move || -> io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(container.kill()).map_err(io::Error::other)
+        };
+        let _ = thread::spawn(end).join();
     }
 }
 

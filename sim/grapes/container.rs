@@ -1,4 +1,4 @@
-//! A Grape as an image for [testcontainers](testcontainers), for tests that need one beside them.
+//! A Grape as an image for [testcontainers], for tests that need one beside them.
 //!
 //! The feature `containers` brings this module. The images are not in any registry: `docker/build` in a clone of this
 //! repository makes both.
@@ -228,7 +228,8 @@ mod tests {
         assert_eq!((theirs.name(), theirs.tag()), ("grenache-grape-node", "1.0.0"));
         assert_eq!(
             arguments(&theirs),
-            "--dp 5 --aph 30001 --bn a:1,b:2 --dht_maxTables 5000 --dht_maxValues 5000 --dnl 300000 --check_maxPayloadSize 8192 --dpa 1000"
+            "--dp 5 --aph 30001 --bn a:1,b:2 --dht_maxTables 5000 --dht_maxValues 5000 --dnl 300000 \
+             --check_maxPayloadSize 8192 --dpa 1000"
         );
         assert_eq!(theirs.expose_ports(), [ContainerPort::Udp(5), ContainerPort::Tcp(30001)]);
     }

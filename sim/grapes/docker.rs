@@ -2,7 +2,8 @@
 //!
 //! It uses the host's network, so that a [`GrapeSpec`] means the same as for a process: same addresses, same ports.
 
-use std::fs::OpenOptions;
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -61,7 +62,7 @@ pub async fn check(kinds: impl IntoIterator<Item = GrapeKind>) -> Result<(), Gra
         let text = format!("the Docker engine cannot be reached: start it, or set DOCKER_HOST to where it is ({said})");
         return Err(GrapesError::NoDocker(text));
     }
-    let kinds: std::collections::BTreeSet<GrapeKind> = kinds.into_iter().collect();
+    let kinds: BTreeSet<GrapeKind> = kinds.into_iter().collect();
     for kind in kinds {
         let image = image(kind);
         if !docker(["image", "inspect", "--format", "{{.Id}}", image]).await?.status.success() {
@@ -129,29 +130,6 @@ impl Container {
         Ok(format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
     }
 
-    /// Has all that the Grape writes, from its start on, go to the file `log` until it ends or what this gives is
-    /// dropped.
-    ///
-    /// # Errors
-    /// Where the engine cannot be asked, or the file cannot be written.
-    pub fn follow(&self, log: &Path) -> Result<Following, GrapesError> {
-        let file = || {
-            let file = OpenOptions::new().create(true).append(true).open(log);
-            file.map_err(|source| GrapesError::Log { path: log.to_owned(), source })
-        };
-        let mut follow = Command::new("docker");
-        follow.args(["logs", "--follow", &self.id]).stdin(Stdio::null()).stdout(file()?).stderr(file()?);
-        follow.spawn().map(Following).map_err(|error| cannot_run(&error))
-    }
-
-    /// Kills it and removes it, at once; nothing where it is gone already. Waits for the engine.
-    ///
-    /// # Errors
-    /// Where the engine cannot be asked.
-    pub fn kill(&self) -> io::Result<()> {
-        Command::new("docker").args(["rm", "--force", "--volumes", &self.id]).output().map(drop)
-    }
-
     /// Ends it and removes it; nothing where it is gone already.
     ///
     /// # Errors
@@ -164,27 +142,49 @@ impl Container {
         remove(&self.id).await
     }
 
+    /// Kills it and removes it; nothing where it is gone already.
+    ///
+    /// # Errors
+    /// Where the engine cannot.
+    pub async fn kill(&self) -> Result<(), GrapesError> {
+        remove(&self.id).await
+    }
+
+    /// Writes all that the Grape says to the file `log`, in place of what was there.
+    ///
+    /// # Errors
+    /// Where the file cannot be written, or there is no `docker`.
+    pub fn follow(&self, log: &Path) -> Result<Follower, GrapesError> {
+        let log_error = |source| GrapesError::Log { path: log.to_owned(), source };
+        let file = File::create(log).map_err(log_error)?;
+        let mut command = Command::new("docker");
+        command.args(["logs", "--follow", &self.id]).stdin(Stdio::null());
+        // Both write at the file's one position.
+        command.stdout(file.try_clone().map_err(log_error)?).stderr(file);
+        Ok(Follower(command.spawn().map_err(|error| cannot_run(&error))?))
+    }
+
     /// What went wrong, except that it is not there.
     fn unless_gone(&self, output: &Output) -> Result<(), GrapesError> {
         unless_gone(&self.id, output)
     }
 }
 
-/// The `docker` command that follows a container's log.
+/// Writes a container's log to a file until this is dropped.
 #[derive(Debug)]
-pub struct Following(Child);
+pub struct Follower(Child);
 
-impl Following {
-    /// Whether the log has ended, and the container with it.
+impl Follower {
+    /// Whether the container has stopped, and all of its log is in the file.
     ///
     /// # Errors
     /// Where the operating system does not say.
     pub fn has_ended(&mut self) -> io::Result<bool> {
-        self.0.try_wait().map(|status| status.is_some())
+        Ok(self.0.try_wait()?.is_some())
     }
 }
 
-impl Drop for Following {
+impl Drop for Follower {
     fn drop(&mut self) {
         // It may have ended already; it is waited for so that it leaves no zombie.
         let _ = self.0.kill();

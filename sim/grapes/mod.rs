@@ -148,9 +148,10 @@ impl GrapeSpec {
             arguments.extend(["-b".to_owned(), address.to_string()]);
         }
         if self.kind == GrapeKind::Node {
-            // Given twice, an option would be a list to it.
-            let missing = NODE_DEFAULTS.iter().filter(|(flag, _)| !self.options.iter().any(|(set, _)| set == flag));
-            arguments.extend(missing.flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+            // A flag given twice is a list to it.
+            let given = |flag: &str| self.options.iter().any(|(other, _)| other == flag);
+            let defaults = NODE_DEFAULTS.iter().filter(|(flag, _)| !given(flag));
+            arguments.extend(defaults.flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
         }
         arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments

@@ -149,7 +149,7 @@ impl Driver {
         for _ in 0..MAX_BATCHES {
             self.tell();
             ready!(self.poll_send_all(cx));
-            let mut progress = self.poll_calls(cx);
+            let mut progress = self.poll_commands(cx);
             progress |= self.poll_timer(cx);
             match self.poll_receive(cx) {
                 Poll::Ready(Ok(())) => progress = true,
@@ -204,24 +204,31 @@ impl Driver {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_calls(&mut self, cx: &mut Context<'_>) -> bool {
-        let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) else { return false };
-        let (now, rng) = (now(), &mut self.rng);
-        let (call, answer) = match command {
-            Command::Call(call, answer) => (call, answer),
-            Command::AddBootstrap(address) => {
-                self.node.add_bootstrap(now, rng, address);
-                return true;
+    /// Starts what is asked for by now; what that has to send goes out together.
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut progress = false;
+        for _ in 0..MAX_CALLS {
+            let Poll::Ready(Some(command)) = self.commands.poll_recv(cx) else { break };
+            progress = true;
+            match command {
+                Command::Call(call, answer) => {
+                    let operation = self.start(call);
+                    self.waiting.entry(operation).or_default().push(answer);
+                }
+                Command::AddBootstrap(address) => self.node.add_bootstrap(now(), &mut self.rng, address),
             }
-        };
-        let operation = match call {
+        }
+        progress
+    }
+
+    fn start(&mut self, call: Call) -> OperationId {
+        let (now, rng) = (now(), &mut self.rng);
+        match call {
             Call::Announce { name, port } => self.node.announce(now, rng, name, port),
             Call::Lookup { name } => self.node.lookup(now, rng, name),
             Call::Put { value, mutable } => self.node.put(now, rng, value, mutable),
             Call::Get { target, salt } => self.node.get(now, rng, target, salt),
-        };
-        self.waiting.entry(operation).or_default().push(answer);
-        true
+        }
     }
 
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {

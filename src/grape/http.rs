@@ -89,6 +89,8 @@ impl Api {
             .header_read_timeout(READ_TIMEOUT)
             // The wall clock is not reproducible, and no client asks for it.
             .auto_date_header(false)
+            // What a client sends back to back is answered back to back.
+            .pipeline_flush(true)
             .serve_connection(TokioIo::new(stream), service)
             .await;
         if let Err(error) = served

@@ -200,14 +200,21 @@ impl Started {
         };
         let become_ready = async {
             while !answers(spec.api()).await {
+                if !container.is_running().await? {
+                    let tail = process::last_lines(&container.log().await?);
+                    let status = "its container stopped".to_owned();
+                    return Err(GrapesError::Ended { name: spec.name.clone(), status, tail });
+                }
                 sleep(GLANCE).await;
             }
+            Ok(())
         };
-        if timeout(patience, become_ready).await.is_ok() {
-            return Ok(());
+        match timeout(patience, become_ready).await {
+            Ok(ready) => ready,
+            Err(_) => {
+                let tail = process::last_lines(&container.log().await.unwrap_or_default());
+                Err(GrapesError::Late { name: spec.name.clone(), waited: patience, tail })
+            }
         }
-        let log = container.log().await.unwrap_or_default();
-        let tail = process::last_lines(&log);
-        Err(GrapesError::Late { name: spec.name.clone(), waited: patience, tail })
     }
 }

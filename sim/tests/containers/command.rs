@@ -1,12 +1,13 @@
 //! `grenache grapes up --on docker`, with real containers.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use grenache_sim::grapes::docker::LABEL;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::lab::{announce, docker, link, lookup, printed, unique};
+use crate::lab::{announce, docker, eventually, link, lookup, printed, unique};
 
 /// `grenache grapes` with a state of its own; what it has started is ended where it goes out of scope.
 struct Grapes {
@@ -15,8 +16,8 @@ struct Grapes {
 }
 
 impl Grapes {
-    fn new() -> Self {
-        Self { name: unique("lab"), state: tempfile::tempdir().expect("there is room for a folder") }
+    fn new(name: &str) -> Self {
+        Self { name: unique(name), state: tempfile::tempdir().expect("there is room for a folder") }
     }
 
     fn command(&self, command: &str, arguments: &[&str]) -> Command {
@@ -41,7 +42,7 @@ impl Drop for Grapes {
 #[tokio::test]
 #[ignore = "needs Docker"]
 async fn three_of_both_kinds_come_up_and_leave_nothing_behind() {
-    let grapes = Grapes::new();
+    let grapes = Grapes::new("three");
     // Not the usual ports, which the compose file's Grapes have.
     let ports = ["--dht-port", "24001", "--api-port", "34001"];
     let up = ["-n", "3", "--kind", "mixed", "--on", "docker", "--json"];
@@ -82,12 +83,31 @@ async fn three_of_both_kinds_come_up_and_leave_nothing_behind() {
 #[test]
 #[ignore = "needs Docker"]
 fn a_grape_that_does_not_come_up_leaves_nothing_behind() {
-    let grapes = Grapes::new();
-    let ports = ["--dht-port", "24011", "--api-port", "34011"];
-    // No address of this machine: the Grape ends at once.
-    let up = grapes.command("up", &["--on", "docker", "--timeout", "2", "--bind", "192.0.2.1"]).args(ports).output();
-    let up = up.expect("it runs");
+    let grapes = Grapes::new("broken");
+    // A port that a user without rights cannot have, on the host's network: the Grape ends at once.
+    let ports = ["--dht-port", "24011", "--api-port", "81"];
+    let up = grapes.command("up", &["--on", "docker"]).args(ports).output().expect("it runs");
     let text = String::from_utf8_lossy(&up.stderr).into_owned();
-    assert_ne!(up.status.code(), Some(0), "{text}");
+    assert_eq!(up.status.code(), Some(1), "this test needs root, for `up` looks whether the port is free: {text}");
+    assert!(text.contains("-1 ended by itself (its container stopped); its log ends with\n"), "{text}");
+    assert!(text.contains("cannot listen"), "{text}");
+    assert_eq!(grapes.containers("--all"), 0);
+}
+
+#[tokio::test]
+#[ignore = "needs Docker"]
+async fn an_interrupt_leaves_nothing_behind() {
+    let grapes = Grapes::new("interrupted");
+    let ports = ["--dht-port", "24021", "--api-port", "34021"];
+    let mut up = grapes.command("up", &["-n", "8", "--on", "docker"]);
+    let up = up.args(ports).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    // In the middle of it: eight take longer than one.
+    eventually("the first is there", || async { (grapes.containers("--all") > 0).then_some(()) }).await;
+    let pid = Pid::from_raw(up.id().try_into().expect("a process id")).expect("a process id");
+    kill_process(pid, Signal::INT).expect("it runs");
+    let output = up.wait_with_output().expect("it ends");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("interrupted by SIGINT"), "{text}");
     assert_eq!(grapes.containers("--all"), 0);
 }

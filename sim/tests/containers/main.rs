@@ -7,3 +7,4 @@ mod dht;
 mod image;
 mod lab;
 mod refusals;
+mod scenario;
