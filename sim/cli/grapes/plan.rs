@@ -1,7 +1,7 @@
 //! Which Grapes `grenache grapes up` starts: their names, kinds and ports.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use grenache_sim::grapes::{GrapeKind, GrapeSpec, ports};
 use thiserror::Error;
@@ -25,12 +25,17 @@ pub(super) enum PlanError {
 
 /// What to start.
 pub(super) fn plan(args: &UpArgs) -> Result<Vec<GrapeSpec>, PlanError> {
-    plan_with(args, |port| ports::udp_is_free(args.bind, port), |port| ports::tcp_is_free(args.bind, port))
+    let udp_is_free = |kind, port| {
+        // The original's DHT node listens on every address, whatever its `-b` says.
+        let address = if kind == GrapeKind::Node { Ipv4Addr::UNSPECIFIED } else { args.bind };
+        ports::udp_is_free(address, port)
+    };
+    plan_with(args, udp_is_free, |port| ports::tcp_is_free(args.bind, port))
 }
 
 fn plan_with(
     args: &UpArgs,
-    udp_is_free: impl Fn(u16) -> bool,
+    udp_is_free: impl Fn(GrapeKind, u16) -> bool,
     tcp_is_free: impl Fn(u16) -> bool,
 ) -> Result<Vec<GrapeSpec>, PlanError> {
     let mut dht = Ports { protocol: "UDP", flag: "--dht-port", first: args.dht_port, taken: BTreeSet::new() };
@@ -46,7 +51,7 @@ fn plan_with(
         let last = API_PORTS.len() - 1;
         let usual_api = API_PORTS.get(usize::from(index)).copied();
         let usual_api = usual_api.unwrap_or(API_PORTS[last] + index - last as u16);
-        let dht_port = dht.choose(index, DHT_PORT + index, &udp_is_free)?;
+        let dht_port = dht.choose(index, DHT_PORT + index, |port| udp_is_free(kind, port))?;
         let api_port = api.choose(index, usual_api, &tcp_is_free)?;
         let spec = GrapeSpec::new(&format!("{}-{}", args.name, index + 1), kind, dht_port, api_port).quiet();
         // The original would take `-b 0.0.0.0` for the address of its own services.
@@ -94,7 +99,6 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
     use std::time::Duration;
 
     use super::super::Place;
@@ -120,7 +124,7 @@ mod tests {
 
     #[test]
     fn ports_are_those_of_the_originals_documentation() {
-        let grapes = plan_with(&args(5), |_| true, |_| true).expect("all is free");
+        let grapes = plan_with(&args(5), |_, _| true, |_| true).expect("all is free");
         let expected = [(20001, 30001), (20002, 40001), (20003, 50001), (20004, 50002), (20005, 50003)];
         assert_eq!(ports(&grapes), expected);
         let first = &grapes[0];
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_next_free_port_is_taken_unless_one_is_asked_for() {
-        let udp = |port| !matches!(port, 20001 | 20003);
+        let udp = |_, port| !matches!(port, 20001 | 20003);
         let tcp = |port| port != 40001;
         let grapes = plan_with(&args(3), udp, tcp).expect("enough is free");
         assert_eq!(ports(&grapes), [(20002, 30001), (20004, 40002), (20005, 50001)]);
@@ -140,17 +144,27 @@ mod tests {
         let asked = UpArgs { dht_port: Some(20000), api_port: Some(8000), ..args(3) };
         let error = plan_with(&asked, udp, tcp).expect_err("20001 is in use").to_string();
         assert!(error.starts_with("UDP port 20001 is in use: choose another with --dht-port"), "{error}");
-        let free = plan_with(&asked, |_| true, |_| true).expect("all is free");
+        let free = plan_with(&asked, |_, _| true, |_| true).expect("all is free");
         assert_eq!(ports(&free), [(20000, 8000), (20001, 8001), (20002, 8002)]);
         let too_high = UpArgs { api_port: Some(65534), ..args(3) };
-        let error = plan_with(&too_high, |_| true, |_| true).expect_err("there is no port 65536").to_string();
+        let error = plan_with(&too_high, |_, _| true, |_| true).expect_err("there is no port 65536").to_string();
         assert!(error.starts_with("there are not enough TCP ports from 65534 on"), "{error}");
+    }
+
+    #[test]
+    fn the_original_needs_its_port_on_every_address() {
+        // Somebody has it on another address.
+        let other = std::net::UdpSocket::bind((Ipv4Addr::new(127, 0, 0, 2), 0)).expect("there are free ports");
+        let port = other.local_addr().expect("it is bound").port();
+        let kind = |kind| plan(&UpArgs { kind, dht_port: Some(port), ..args(1) });
+        assert!(kind(Kinds::Rust).is_ok());
+        assert!(matches!(kind(Kinds::Node), Err(PlanError::Taken { .. })));
     }
 
     #[test]
     fn every_address_is_no_address_to_bind() {
         let every = UpArgs { bind: Ipv4Addr::UNSPECIFIED, ..args(2) };
-        let grapes = plan_with(&every, |_| true, |_| true).expect("all is free");
+        let grapes = plan_with(&every, |_, _| true, |_| true).expect("all is free");
         assert_eq!(grapes[0].bind, None);
         assert_eq!(grapes[0].bootstrap, [SocketAddrV4::new(Ipv4Addr::LOCALHOST, 20002)]);
     }
