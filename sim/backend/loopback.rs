@@ -22,11 +22,16 @@ use crate::report::Outcome;
 use crate::scenario::Scenario;
 use crate::scenario::model::{ExpectationKind, FaultKind, Name, ProgramKind};
 
-/// The first node's address is the one after this; the others follow.
-const FIRST_ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 0);
-
-/// The most nodes that a scenario may have here: one 127.0.0.0/16 full.
+/// The most nodes that a scenario may have here: they are in a /16 of the process's own.
 const MAX_NODES: usize = 60_000;
+
+/// The address before the first node's; the others follow. Another process has others, as good as always: two runs of
+/// one scenario on a machine would find each other's programs at its ports.
+fn base_address() -> Ipv4Addr {
+    // 127.0.0.0/16 is left to everything else.
+    let second = u8::try_from(1 + std::process::id() % 254).expect("at most 254");
+    Ipv4Addr::new(127, second, 1, 0)
+}
 
 pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Result<Outcome, BackendError> {
     refuse_what_is_missing(scenario)?;
@@ -77,8 +82,9 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
 fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
     let mut scenario = scenario.clone();
     let mut translated = BTreeMap::new();
+    let base = base_address();
     for (node, number) in scenario.nodes.values_mut().zip(1_u32..) {
-        let address = Ipv4Addr::from_bits(FIRST_ADDRESS.to_bits() + number);
+        let address = Ipv4Addr::from_bits(base.to_bits() + number);
         translated.insert(node.address, address);
         node.address = address;
     }

@@ -72,6 +72,15 @@ fn pid(row: &Value) -> u32 {
     row["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).expect("it has a process id")
 }
 
+/// A process that `down` will not find, killed where this is dropped.
+struct Killed(u32);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        kill(self.0);
+    }
+}
+
 fn kill(pid: u32) {
     let id = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
     kill_process(id, Signal::KILL).expect("it runs");
@@ -134,6 +143,7 @@ fn what_died_is_shown_and_replaced() {
 fn a_process_that_only_has_the_id_is_not_touched() {
     let place = Place::new();
     let up = place.up(1, "");
+    let _ended = Killed(pid(&up[0]));
     // Moments are told apart by hundredths of a second.
     let other = until("another process starts later", || {
         let other = Process::start(Command::new("sleep").arg("1000"));
@@ -147,7 +157,6 @@ fn a_process_that_only_has_the_id_is_not_touched() {
     assert!(shown.stdout.contains("its process has ended"), "{}", shown.stdout);
     assert_eq!(place.grapes("down").code, Some(0));
     assert!(process::started(other.pid()).is_some(), "it runs on");
-    kill(pid(&up[0]));
 }
 
 #[test]

@@ -8,7 +8,6 @@ use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use grenache_sim::grapes::process::{GrapeProcess, Programs, started};
@@ -98,20 +97,22 @@ fn mixed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/loopback/mixed-grapes.toml")
 }
 
-/// Who runs the scenario: its ports are for one at a time.
-static RUNNING: Mutex<()> = Mutex::new(());
-
-/// Runs the mixed scenario, and gives what happened on the node with the Grape that is not ours: how often each event.
-fn run_mixed(command: &mut Command) -> BTreeMap<String, usize> {
-    let _alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+/// Runs the mixed scenario with its Grape of this kind, and gives what happened on that one's node: how often each
+/// event.
+fn run_mixed(command: &mut Command, kind: &str) -> BTreeMap<String, usize> {
     let out = folder();
-    let passed = ran(command.args(["run", "--on", "loopback", "--out"]).arg(out.path()).arg(mixed()));
+    let text = fs::read_to_string(mixed()).expect("it is shipped");
+    let file = out.path().join("mixed-grapes.toml");
+    fs::write(&file, text.replace("kind = \"node\"", &format!("kind = \"{kind}\""))).expect("written");
+    let passed = ran(command.args(["run", "--on", "loopback", "--out"]).arg(out.path()).arg(file));
     assert_eq!(passed.code, Some(0), "{}{}", passed.stdout, passed.stderr);
     let log = fs::read_to_string(out.path().join("mixed-grapes-1/events.jsonl")).expect("it is written");
-    assert!(ports::udp_is_free(Ipv4Addr::new(127, 0, 1, 1), 20002), "it ended with the run");
-    let events = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    let events: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+    let dht = events.iter().find_map(|event| event["node"].as_str()?.strip_suffix(":20002"));
+    let dht = dht.and_then(|address| address.parse().ok()).expect("others found it");
+    assert!(ports::udp_is_free(dht, 20002), "it ended with the run");
     let mut seen = BTreeMap::new();
-    for event in events.filter(|event| event["at"] == "client") {
+    for event in events.iter().filter(|event| event["at"] == "client") {
         *seen.entry(event["event"].as_str().expect("it is named").to_owned()).or_default() += 1;
     }
     seen
@@ -120,28 +121,72 @@ fn run_mixed(command: &mut Command) -> BTreeMap<String, usize> {
 fn check_mixed(seen: &BTreeMap<String, usize>) {
     let count = |event: &str| seen.get(event).copied().unwrap_or_default();
     assert_eq!((count("node-crashed"), count("program-failed")), (1, 0), "{seen:?}");
-    assert_eq!(count("grape-ready"), 2, "before the crash and after it: {seen:?}");
-    assert!(count("peer-stored") >= 1 && count("peer-found") >= 1 && count("grape-lookup") >= 1, "{seen:?}");
+    assert_eq!(count("reply-received"), 2, "before the crash and after it: {seen:?}");
+    // The run ends with the second reply: what its Grape says last may come too late.
+    assert!(
+        count("grape-ready") >= 1
+            && count("peer-stored") >= 1
+            && count("peer-found") >= 1
+            && count("grape-lookup") >= 1,
+        "{seen:?}"
+    );
 }
 
 #[test]
 fn a_scenario_starts_kills_and_ends_a_grape_that_is_not_ours() {
     // In place of Node.js: takes the script away and runs our Grape, which speaks as the original does.
+    let node = "#!/bin/sh\nshift\nexec GRENACHE grape \"$@\"\n";
+    let (folder, mut command) = with_program("node", node);
+    command.env(node::VARIABLE, folder.path().join("node"));
+    check_mixed(&run_mixed(&mut command, "node"));
+}
+
+/// In place of an engine: a container is a process of our Grape without the arguments before the image, its id the
+/// process's, and its log a file. What has been asked is in the file `asked`.
+const DOCKER: &str = r#"#!/bin/sh
+folder=$(dirname "$0")
+echo "$1" >>"$folder/asked"
+case $1 in
+  run)
+    until [ "$1" = grenache-grape-node:1.0.0 ]; do shift; done
+    shift
+    # Its arguments for the original's defaults are ours too.
+    DEBUG=grenache:grape GRENACHE grape "$@" >/dev/null 2>"$folder/log-$$" &
+    mv "$folder/log-$$" "$folder/log-$!"
+    echo $!
+    ;;
+  logs) exec tail -s 0.01 -n +1 -f --pid="$3" "$folder/log-$3" ;;
+  rm) kill -KILL "$4" ;;
+esac
+"#;
+
+#[test]
+fn a_scenario_starts_kills_and_removes_a_container() {
+    let (folder, mut command) = with_program("docker", DOCKER);
+    check_mixed(&run_mixed(&mut command, "container"));
+    let asked = fs::read_to_string(folder.path().join("asked")).expect("it was asked");
+    let count = |what: &str| asked.lines().filter(|line| *line == what).count();
+    assert_eq!((count("run"), count("rm")), (2, 2), "as many are removed as were started: {asked}");
+}
+
+/// A command that finds this program first, where `GRENACHE` stands for ours.
+fn with_program(name: &str, text: &str) -> (TempDir, Command) {
     let folder = folder();
-    let fake = folder.path().join("node");
-    fs::write(&fake, format!("#!/bin/sh\nshift\nexec '{}' grape \"$@\"\n", env!("CARGO_BIN_EXE_grenache")))
-        .expect("written");
-    fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths([folder.path().to_owned()].into_iter().chain(std::env::split_paths(&path)));
+    let path = folder.path().join(name);
+    let ours = format!("'{}'", env!("CARGO_BIN_EXE_grenache"));
+    fs::write(&path, text.replace("GRENACHE", &ours)).expect("written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::join_paths([folder.path().to_owned()].into_iter().chain(std::env::split_paths(&others)));
     let mut command = grenache();
-    check_mixed(&run_mixed(command.env("PATH", path.expect("a PATH")).env(node::VARIABLE, &fake)));
+    command.env("PATH", all.expect("a PATH"));
+    (folder, command)
 }
 
 #[test]
 #[ignore = "needs Node.js: npm ci --prefix tests/interop"]
 fn the_original_runs_in_a_scenario() {
-    check_mixed(&run_mixed(&mut grenache()));
+    check_mixed(&run_mixed(&mut grenache(), "node"));
 }
 
 #[test]
