@@ -40,7 +40,7 @@ use testcontainers::core::{ContainerPort, WaitFor};
 use testcontainers::{ContainerAsync, Image, TestcontainersError};
 
 use super::docker::image;
-use super::{GrapeKind, NODE_DEFAULTS};
+use super::{GrapeKind, node_defaults};
 
 /// A Grape in a container that testcontainers starts and removes.
 ///
@@ -141,8 +141,7 @@ impl Image for GrapeContainer {
         let mut arguments = vec!["--dp".to_owned(), dht, "--aph".to_owned(), api];
         arguments.extend(["--bn".to_owned(), self.bootstrap.join(",")]);
         if self.kind == GrapeKind::Node {
-            let missing = NODE_DEFAULTS.iter().filter(|(flag, _)| !self.options.iter().any(|option| option == flag));
-            arguments.extend(missing.flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+            arguments.extend(node_defaults(|flag| self.options.iter().any(|given| given == flag)));
         }
         arguments.extend_from_slice(&self.options);
         arguments

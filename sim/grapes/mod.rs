@@ -54,6 +54,12 @@ const NODE_DEFAULTS: [(&str, &str); 5] = [
     ("--check_maxPayloadSize", "8192"),
 ];
 
+/// Those of [`NODE_DEFAULTS`] that are not `given`, as arguments: a flag given twice is a list to it.
+fn node_defaults(given: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+    let missing = NODE_DEFAULTS.into_iter().filter(move |(flag, _)| !given(flag));
+    missing.flat_map(|(flag, value)| [flag.to_owned(), value.to_owned()])
+}
+
 /// Whose Grape it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,10 +154,7 @@ impl GrapeSpec {
             arguments.extend(["-b".to_owned(), address.to_string()]);
         }
         if self.kind == GrapeKind::Node {
-            // A flag given twice is a list to it.
-            let given = |flag: &str| self.options.iter().any(|(other, _)| other == flag);
-            let defaults = NODE_DEFAULTS.iter().filter(|(flag, _)| !given(flag));
-            arguments.extend(defaults.flat_map(|(flag, value)| [(*flag).to_owned(), (*value).to_owned()]));
+            arguments.extend(node_defaults(|flag| self.options.iter().any(|(given, _)| given == flag)));
         }
         arguments.extend(self.options.iter().flat_map(|(flag, value)| [flag.clone(), value.clone()]));
         arguments

@@ -1,6 +1,5 @@
 //! A bounded map that no single source can have for itself.
 
-use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
@@ -49,10 +48,7 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
         self.evicted
     }
 
-    pub(super) fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
-    where
-        K: Borrow<Q>,
-    {
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|entry| &entry.value)
     }
 

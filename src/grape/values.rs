@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 
 use sha1::{Digest, Sha1};
-use thiserror::Error;
 
 use super::fair::FairMap;
 use super::krpc::{Key, Mutable, NodeId, Value};
@@ -25,11 +24,11 @@ pub(super) struct Stored {
 }
 
 /// Why a mutable value is not stored (BEP 44).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Conflict {
-    #[error("CAS mismatch, re-read and try again")]
+    /// Another sequence number is stored than the putter expects.
     Cas,
-    #[error("sequence number less than current")]
+    /// A newer value is stored, or another one of the same sequence number.
     Stale,
 }
 

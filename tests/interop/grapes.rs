@@ -80,7 +80,7 @@ impl Place {
                 timeout(PATIENCE, grape.ready()).await.expect("our Grape is not ready");
                 Running::Ours(grape)
             }
-            Theirs => Running::Theirs(Original::start(&self.net, self.ip, ports, bootstrap).await),
+            Theirs => Running::Theirs(Original::start(ports, bootstrap).await),
         };
         AnyGrape { net: self.net.clone(), ip: self.ip, running }
     }
@@ -163,7 +163,7 @@ impl AnyGrape {
                 Some(state)
             }
             Running::Theirs(grape) => {
-                grape.kill().await;
+                drop(grape);
                 None
             }
         };

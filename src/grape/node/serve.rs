@@ -73,7 +73,7 @@ impl Node {
             }
             Query::Put { token, value, mutable } => {
                 if let Err((code, text)) = self.take_value(from, &token, value, mutable) {
-                    return self.refuse(from, transaction, code, &text);
+                    return self.refuse(from, transaction, code, text);
                 }
             }
         }
@@ -87,27 +87,26 @@ impl Node {
         token: &[u8],
         value: Value,
         mutable: Option<Box<Mutable>>,
-    ) -> Result<(), (i64, String)> {
-        let refuse = |code, text: &str| Err((code, text.to_owned()));
+    ) -> Result<(), (i64, &'static str)> {
         if !self.tokens.accepts(*from.ip(), token) {
-            return refuse(PROTOCOL_ERROR, "cannot `put` with bad token");
+            return Err((PROTOCOL_ERROR, "cannot `put` with bad token"));
         }
         if value.size() > MAX_VALUE {
-            return refuse(TOO_BIG, "data payload too large");
+            return Err((TOO_BIG, "data payload too large"));
         }
         let Some(mutable) = mutable else {
             self.values.insert(*from.ip(), value);
             return Ok(());
         };
         if mutable.salt.as_ref().is_some_and(|salt| salt.len() > MAX_SALT) {
-            return refuse(SALT_TOO_BIG, "salt too large");
+            return Err((SALT_TOO_BIG, "salt too large"));
         }
         if !mutable.is_signed(&value) {
-            return refuse(BAD_SIGNATURE, "invalid signature");
+            return Err((BAD_SIGNATURE, "invalid signature"));
         }
         self.values.replace(*from.ip(), value, mutable).map_err(|conflict| match conflict {
-            Conflict::Cas => (CAS_MISMATCH, conflict.to_string()),
-            Conflict::Stale => (STALE, conflict.to_string()),
+            Conflict::Cas => (CAS_MISMATCH, "CAS mismatch, re-read and try again"),
+            Conflict::Stale => (STALE, "sequence number less than current"),
         })
     }
 
