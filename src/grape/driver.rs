@@ -120,7 +120,8 @@ impl Driver {
     ) -> Self {
         let segments = socket.max_receive_segments().max(1);
         // One byte more than a message may have, so that a longer one is known by its length.
-        let buffers = vec![vec![0; segments * (MAX_DATAGRAM + 1)]; BUFFERS];
+        // Each on its own: what is cloned is written to, and so would be in memory before anything is received.
+        let buffers = std::iter::repeat_with(|| vec![0; segments * (MAX_DATAGRAM + 1)]).take(BUFFERS).collect();
         let timer = Box::pin(tokio::time::sleep_until(node.poll_timeout().into()));
         Self {
             net,
@@ -142,13 +143,27 @@ impl Driver {
 
     /// Runs until it is dropped, or its socket breaks.
     pub(super) async fn run(mut self) {
-        poll_fn(|cx| self.poll(cx)).await;
+        loop {
+            poll_fn(|cx| self.poll_work(cx)).await;
+            self.tell();
+            // Everybody who has something for this node has their turn before anything is sent.
+            tokio::task::yield_now().await;
+            poll_fn(|cx| Poll::Ready(self.work(cx))).await;
+            self.tell();
+            poll_fn(|cx| self.poll_send_all(cx)).await;
+            self.publish();
+        }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Waits for work, and does what there is.
+    fn poll_work(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.work(cx) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Does what there is to do, up to a bound; `false` where there is nothing.
+    fn work(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
         for _ in 0..MAX_BATCHES {
-            self.tell();
-            ready!(self.poll_send_all(cx));
             let mut progress = self.poll_commands(cx);
             progress |= self.poll_timer(cx);
             match self.poll_receive(cx) {
@@ -160,14 +175,12 @@ impl Driver {
                 }
                 Poll::Pending => {}
             }
+            any |= progress;
             if !progress {
-                self.publish();
-                return Poll::Pending;
+                break;
             }
         }
-        self.publish();
-        cx.waker().wake_by_ref();
-        Poll::Pending
+        any
     }
 
     /// Sends what the node has to send. While the socket's buffer is full nothing else is done.
