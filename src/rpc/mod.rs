@@ -10,16 +10,21 @@ mod carrier;
 mod client;
 mod error;
 pub mod framing;
+mod gate;
+mod map;
 pub mod message;
 mod pool;
 mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod typed;
 
-pub use client::{ClientConfig, PeerRpcClient, RequestOptions};
+pub use client::{CLOSE_TIMEOUT, ClientConfig, MAX_REFERENCE_MESSAGE, PeerRpcClient, RequestOptions};
 pub use error::RpcError;
+pub use map::Replies;
 pub use server::{
     ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, MAX_MALFORMED, PeerRpcServer, Request, RequestParts, Requests,
     ServerConfig,
 };
+pub use typed::{ERR_REPLY_TYPE, ERR_REQUEST_TYPE};
