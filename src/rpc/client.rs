@@ -20,7 +20,7 @@ use super::pool::{Job, PoolLimits, Ticket};
 use crate::event::Event;
 use crate::link::Link;
 use crate::net::{LONGEST_WAIT, Net, Rng};
-use crate::transport::Endpoint;
+use crate::transport::{Endpoint, UtpStream};
 
 /// The largest message that peers of the original implementation can read, in bytes: what one packet carries. Where the
 /// path's MTU is unknown, 556 are safe.
@@ -161,15 +161,28 @@ struct Inner {
     carrier: Arc<Carrier>,
     /// Requests are inside.
     gate: Gate,
+    /// For connections outside of the pool; `None` in tests that dial otherwise.
+    endpoint: Option<Endpoint>,
 }
 
 impl PeerRpcClient {
     /// A client that sends from `endpoint`, and looks keys up with `link`.
     pub fn new(endpoint: &Endpoint, link: Option<Link>, config: ClientConfig) -> Self {
-        Self::over(endpoint.net(), Arc::new(endpoint.clone()), link, config)
+        Self::build(endpoint.net(), Arc::new(endpoint.clone()), Some(endpoint.clone()), link, config)
     }
 
+    #[cfg(test)]
     pub(super) fn over(net: &Net, dial: Arc<dyn Dial>, link: Option<Link>, config: ClientConfig) -> Self {
+        Self::build(net, dial, None, link, config)
+    }
+
+    fn build(
+        net: &Net,
+        dial: Arc<dyn Dial>,
+        endpoint: Option<Endpoint>,
+        link: Option<Link>,
+        config: ClientConfig,
+    ) -> Self {
         let limits = PoolLimits {
             transports: config.transports,
             pipeline: config.pipeline,
@@ -177,7 +190,7 @@ impl PeerRpcClient {
         };
         let carrier = Carrier::new(net, dial, limits, config.max_message);
         let (rng, options) = (Mutex::new(net.rng("rpc")), config.request);
-        Self(Arc::new(Inner { net: net.clone(), link, config, rng, carrier, gate: Gate::new() }), options)
+        Self(Arc::new(Inner { net: net.clone(), link, config, rng, carrier, gate: Gate::new(), endpoint }), options)
     }
 
     /// A handle on the same client whose requests use these options, where they are given none of their own.
@@ -188,6 +201,8 @@ impl PeerRpcClient {
     /// Ends the client, all clones of it: further requests fail with [`RpcError::Stopped`], those in flight end as they
     /// would, each by its own timeout at the latest, and then the connections are closed, a FIN each. Bounded by the
     /// longest of those timeouts and [`CLOSE_TIMEOUT`].
+    ///
+    /// Streamed calls under way go on, as each has a connection of its own.
     ///
     /// Dropping the future leaves the client stopped and its requests in flight. Dropping the last clone is the quick
     /// way: it closes the connections in the background.
@@ -261,10 +276,34 @@ impl PeerRpcClient {
         self.0.rng.lock().expect("no panic while locked")
     }
 
-    fn encode<'a>(&self, key: &'a str, payload: &Value) -> Encoded<'a> {
+    pub(super) fn net(&self) -> &Net {
+        &self.0.net
+    }
+
+    /// A request's id.
+    pub(super) fn new_id(&self) -> Uuid {
         let mut bytes = [0; 16];
         self.rng().fill_bytes(&mut bytes);
-        let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// Looks `key` up, anew where something has failed, and chooses one of the services found.
+    pub(super) async fn find(&self, key: &str, failed: &[SocketAddr]) -> Result<SocketAddr, RpcError> {
+        let link = self.0.link.as_ref().ok_or(RpcError::NoLink)?;
+        // What is cached led to a failure: the service may have moved.
+        let found = if failed.is_empty() { link.lookup(key).await? } else { link.lookup_fresh(key).await? };
+        Ok(self.choose(&found, failed))
+    }
+
+    /// A connection outside of the pool.
+    pub(super) async fn connect_alone(&self, to: SocketAddr) -> Result<UtpStream, RpcError> {
+        let endpoint = self.0.endpoint.as_ref().ok_or(RpcError::TransportClose)?;
+        let _inside = self.0.gate.enter().ok_or(RpcError::Stopped)?;
+        endpoint.connect(to).await.map_err(|e| RpcError::from(&e))
+    }
+
+    fn encode<'a>(&self, key: &'a str, payload: &Value) -> Encoded<'a> {
+        let id = self.new_id();
         let rid = id.to_string();
         let text = RequestMessage::encode(&rid, key, payload);
         Encoded { id, rid, key, text }
@@ -306,16 +345,9 @@ impl PeerRpcClient {
     }
 
     async fn ask_key(&self, request: &Encoded<'_>, options: RequestOptions) -> Result<(SocketAddr, Value), RpcError> {
-        let link = self.0.link.as_ref().ok_or(RpcError::NoLink)?;
         let mut failed = Vec::new();
         loop {
-            // What is cached led to a failure: the service may have moved.
-            let found = if failed.is_empty() {
-                link.lookup(request.key).await?
-            } else {
-                link.lookup_fresh(request.key).await?
-            };
-            let to = self.choose(&found, &failed);
+            let to = self.find(request.key, &failed).await?;
             match self.attempt(request, to).await {
                 Err(e) if e.is_transport() && failed.len() < options.retries as usize => failed.push(to),
                 outcome => return outcome.map(|value| (to, value)),

@@ -16,6 +16,7 @@ use super::framing::{FramingError, MAX_TEXT};
 use super::gate::Gate;
 use super::message::{MalformedMessage, ReplyMessage, RequestMessage, readable_rid};
 use super::stream::{Outgoing, TextReader, write_all};
+use super::streaming;
 use crate::event::Event;
 use crate::net::{Net, Task};
 use crate::transport::Endpoint;
@@ -205,13 +206,17 @@ impl PeerRpcServer {
     /// Whoever takes requests from [`Requests`] must go on until there are none. New connections wait at the endpoint:
     /// close it, or serve on it anew.
     pub async fn stop(self) {
-        self.shared.stop();
+        self.shared.gate.close();
         self.shared.stopped().await;
     }
 
     /// How many malformed texts were received so far.
     pub fn malformed(&self) -> u64 {
         self.shared.malformed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
     }
 }
 
@@ -271,22 +276,35 @@ pub(super) struct Shared {
     pub(super) malformed: AtomicU64,
     /// Connections are inside.
     gate: Gate,
+    offers: streaming::Offers,
 }
 
 impl Shared {
     pub(super) fn new(net: &Net, config: ServerConfig) -> (Arc<Self>, Requests) {
         let (requests, received) = mpsc::channel(config.max_queue);
-        let (malformed, gate) = (AtomicU64::new(0), Gate::new());
-        (Arc::new(Self { net: net.clone(), config, requests, malformed, gate }), Requests(received))
+        let (malformed, gate, offers) = (AtomicU64::new(0), Gate::new(), streaming::Offers::default());
+        (Arc::new(Self { net: net.clone(), config, requests, malformed, gate, offers }), Requests(received))
     }
 
-    pub(super) fn stop(&self) {
-        self.gate.close();
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
     }
 
     /// Waits until every connection has ended, or for as long as it may.
     pub(super) async fn stopped(&self) {
         let _ = timeout(self.config.stop_timeout, self.gate.empty()).await;
+    }
+
+    pub(super) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.config.idle_timeout
+    }
+
+    pub(super) fn offers(&self) -> &streaming::Offers {
+        &self.offers
     }
 }
 
@@ -302,7 +320,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             continue;
         }
         let from = stream.peer_addr();
-        connections.push(shared.net.spawn(Box::pin(Connection::run(shared.clone(), stream, from))));
+        connections.push(shared.net.spawn(Box::pin(streaming::route(shared.clone(), stream, from))));
     }
     // They end with this task.
     shared.gate.empty().await;

@@ -17,6 +17,7 @@ pub(crate) mod grapes;
 pub(crate) mod http_table;
 pub(crate) mod refusing_node;
 pub(crate) mod signed;
+pub(crate) mod streams;
 pub(crate) mod swarm;
 
 /// How long a test over real sockets waits for what must happen: it only matters where the test fails.

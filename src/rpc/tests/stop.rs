@@ -131,7 +131,7 @@ async fn a_stopped_connection_reads_no_more_answers_what_is_in_flight_and_ends()
     let peer = async {
         theirs.write(r#"["a","k",1]["b","k",2]"#).await;
         let (first, second) = (requests.next().await.unwrap(), requests.next().await.unwrap());
-        shared.stop();
+        shared.gate().close();
         theirs.write(r#"["c","k",3]"#).await;
         sleep(Duration::from_secs(30)).await;
         second.reply(Ok(json!(2)));
@@ -156,7 +156,7 @@ async fn a_server_waits_no_longer_than_told() {
     peer.write(r#"["a","k",1]"#).await;
     let _never_answered = requests.next().await.unwrap();
     let begun = Instant::now();
-    shared.stop();
+    shared.gate().close();
     shared.stopped().await;
     assert_eq!(begun.elapsed(), Duration::from_secs(3));
 }
