@@ -24,6 +24,9 @@ use crate::event::Event;
 use crate::net::{BoxFuture, Net, TcpStream};
 use crate::transport::Endpoint;
 
+/// How long a client that has ended its side of a connection waits for the peer to do the same.
+const FIN_WAIT: Duration = Duration::from_secs(1);
+
 /// A connected stream of any kind.
 pub(super) type BoxStream = Box<dyn TcpStream>;
 
@@ -126,7 +129,11 @@ impl Carrier {
                 match select(reading, writing).await {
                     Either::Left((error, _)) => error,
                     Either::Right((Err(e), _)) => RpcError::from(&e),
-                    Either::Right((Ok(()), _)) => RpcError::TransportClose,
+                    // This side has ended in good order, and gives the peer the time to do the same: were its end to
+                    // come when this process is gone, it would send it again and again.
+                    Either::Right((Ok(()), reading)) => {
+                        timeout(FIN_WAIT, reading).await.unwrap_or(RpcError::TransportClose)
+                    }
                 }
             }
         };

@@ -26,7 +26,7 @@ use crate::transport::{Endpoint, UtpStream};
 /// path's MTU is unknown, 556 are safe.
 pub const MAX_REFERENCE_MESSAGE: usize = 1382;
 
-/// How long [`PeerRpcClient::stop`] waits for peers to acknowledge the end of their connections.
+/// How long the end of a connection waits for the peer to acknowledge it. Then the stream sees to it in the background.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`PeerRpcClient`].

@@ -28,11 +28,13 @@ async fn a_stopped_client_takes_no_requests_lets_those_in_flight_end_and_closes(
         let mut peer = peers.recv().await.unwrap();
         let (rid, _) = peer.request().await;
         peer.request().await;
-        let answering = async {
+        let asked = &clone;
+        let answering = async move {
             sleep(Duration::from_secs(1)).await;
-            let refused = clone.request_at(peer_address(), "k", &json!("new")).await;
+            let refused = asked.request_at(peer_address(), "k", &json!("new")).await;
             peer.write(&json!([rid, null, 1]).to_string()).await;
             assert_eq!(peer.text().await, None, "the end of the stream");
+            // The peer ends with this.
             (refused, begun.elapsed())
         };
         join(clone.stop(), answering).await.1
