@@ -11,6 +11,7 @@ use grenache::transport::{Endpoint, UtpStream};
 use grenache_sim::engine::World;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 use common::streams::{SERVER, client, endpoint, simulated};
 
@@ -70,6 +71,20 @@ fn a_peer_like_the_original_gets_the_question_and_no_other_byte() {
     assert_eq!((seen.as_slice(), handled.into_inner()), (ASK, 0));
     let offer_timeout = Duration::from_secs(5);
     assert!(took >= offer_timeout && took < offer_timeout + Duration::from_millis(100), "{took:?}");
+}
+
+#[test]
+fn a_call_that_is_dropped_before_the_offer_ends_there() {
+    let (seen, events) = simulated(1, 0.0, async |world| {
+        let serving = endpoint(&world, "server");
+        let asking = timeout(Duration::from_secs(1), begin(&world));
+        let (seen, asked) = join(async { all_of(&mut serving.accept().await.unwrap()).await }, asking).await;
+        assert!(asked.is_err() && world.now() < Duration::from_secs(2), "{asked:?} after {:?}", world.now());
+        seen
+    });
+    assert_eq!(seen, ASK);
+    let count = |kind: &str| events.iter().filter(|event| event.contains(kind)).count();
+    assert_eq!((count("stream-started"), count("stream-ended")), (1, 1));
 }
 
 #[test]

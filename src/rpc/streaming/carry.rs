@@ -1,7 +1,6 @@
 //! Carries a streamed call over its connection: frames in, frames out, and who has to know how it ends.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,13 +8,13 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{oneshot, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::body::{DROPPED, Intent, Sink, Source};
 use super::error::StreamError;
 use super::frame::{HEADER, Header, Kind, abort, frame, read_header, read_payload};
-use crate::event::Event;
-use crate::net::Net;
+use super::report::Report;
 use crate::rpc::error::RpcError;
 use crate::rpc::message::ReplyMessage;
 use crate::transport::UtpStream;
@@ -83,43 +82,6 @@ impl Progress {
     }
 }
 
-/// Tells the end of a streamed call, whatever way it ends.
-#[derive(Debug)]
-pub(super) struct Report {
-    net: Net,
-    rid: String,
-    peer: SocketAddr,
-    sent: u64,
-    received: u64,
-    error: Option<String>,
-}
-
-impl Report {
-    /// Tells the start now, and the end when it is dropped.
-    pub(super) fn start(net: &Net, rid: &str, key: &str, peer: SocketAddr, initiator: bool) -> Self {
-        net.emit(Event::StreamStarted { rid: rid.to_owned(), key: key.to_owned(), peer, initiator });
-        let error = Some(StreamError::gone().to_string());
-        Self { net: net.clone(), rid: rid.to_owned(), peer, sent: 0, received: 0, error }
-    }
-
-    /// Ends a call that failed before it was carried.
-    pub(super) fn failed(mut self, error: &RpcError) {
-        self.error = Some(error.to_string());
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        self.net.emit(Event::StreamEnded {
-            rid: std::mem::take(&mut self.rid),
-            peer: self.peer,
-            sent: self.sent,
-            received: self.received,
-            error: self.error.take(),
-        });
-    }
-}
-
 /// Runs until both bodies have ended, or the call has failed: then its connection is reset.
 #[expect(clippy::disallowed_macros, reason = "in a fixed order")]
 pub(super) async fn carry(call: Call) {
@@ -150,8 +112,8 @@ pub(super) async fn carry(call: Call) {
     };
     {
         let progress = progress.borrow();
-        (report.sent, report.received) = (progress.bytes_sent, progress.bytes_received);
-        report.error = progress.trouble.as_ref().or(outcome.as_ref().err()).map(ToString::to_string);
+        report.counted(progress.bytes_sent, progress.bytes_received);
+        report.ended(progress.trouble.as_ref().or(outcome.as_ref().err()));
     }
     if let Err(error) = outcome {
         if let Some(head) = incoming.head.take() {
@@ -214,7 +176,6 @@ impl Carrier<'_> {
         let headless = incoming.head.is_some();
         let received = self.progress.borrow().received;
         let header = self.owed(headless, read_header(reader, self.limits.max_head)).await?;
-        self.moved(|_| {});
         match header.kind {
             Kind::Head if headless => {
                 let text = self.owed(headless, read_payload(reader, header)).await?;
@@ -263,6 +224,8 @@ impl Carrier<'_> {
                 return Err(StreamError::Truncated);
             }
             left -= len;
+            // What is thrown away comes without a wait, and would keep this task from its other half.
+            consume_budget().await;
             self.moved(|progress| progress.bytes_received += len as u64);
             // What nobody reads is thrown away, until the peer has heard that.
             if let Some(pipe) = &mut incoming.body.pipe
