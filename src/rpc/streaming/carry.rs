@@ -1,4 +1,5 @@
 //! Carries a streamed call over its connection: frames in, frames out, and who has to know how it ends.
+#![expect(clippy::disallowed_macros, reason = "each `select!` has a fixed order")]
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -83,7 +84,6 @@ impl Progress {
 }
 
 /// Runs until both bodies have ended, or the call has failed: then its connection is reset.
-#[expect(clippy::disallowed_macros, reason = "in a fixed order")]
 pub(super) async fn carry(call: Call) {
     let Call { stream, mut outgoing, mut incoming, limits, mut report } = call;
     let progress = watch::Sender::new(Progress {
@@ -240,7 +240,6 @@ impl Carrier<'_> {
     }
 
     /// Waits for what the peer sends next, for as long as it owes something.
-    #[expect(clippy::disallowed_macros, reason = "in a fixed order")]
     async fn owed<T>(
         &self,
         headless: bool,
@@ -288,7 +287,6 @@ impl Carrier<'_> {
         }
     }
 
-    #[expect(clippy::disallowed_macros, reason = "in a fixed order")]
     async fn write_frame<W: AsyncWrite + Unpin>(
         &self,
         writer: &mut W,
