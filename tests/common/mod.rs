@@ -13,6 +13,7 @@ use rand::SeedableRng;
 use tokio::sync::watch;
 
 pub(crate) mod fake_grape;
+pub(crate) mod grapes;
 pub(crate) mod http_table;
 pub(crate) mod refusing_node;
 pub(crate) mod signed;
