@@ -1,11 +1,14 @@
 //! Carries a streamed call over its connection: frames in, frames out, and who has to know how it ends.
-#![expect(clippy::disallowed_macros, reason = "each `select!` has a fixed order")]
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{oneshot, watch};
@@ -101,14 +104,25 @@ pub(super) async fn carry(call: Call) {
     let reader_gone = incoming.body.gone.take();
     let writer_gone = outgoing.body.gone.take();
     let intent = outgoing.body.intent.clone();
-    let outcome = tokio::select! {
-        biased;
-        () = carrier.until(Progress::is_complete) => Ok(()),
-        error = carrier.read(&mut reader, &mut incoming) => Err(error),
-        error = carrier.write(&mut writer, &mut outgoing) => Err(error),
-        () = carrier.farewell(reader_gone, writer_gone, || matches!(intent.get(), Some(Intent::End))) => {
-            Err(StreamError::Aborted(format!("dropped on this side, and not ended by the peer for {FAREWELL:?}")))
-        }
+    let outcome = {
+        let mut complete = pin!(carrier.until(Progress::is_complete));
+        let mut reading = pin!(carrier.read(&mut reader, &mut incoming));
+        let mut writing = pin!(carrier.write(&mut writer, &mut outgoing));
+        let mut farewell = pin!(carrier.farewell(reader_gone, writer_gone, &intent));
+        // In this order, so that a run repeats; an end comes before what follows it on the connection.
+        poll_fn(|cx| {
+            if complete.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Poll::Ready(error) = reading.as_mut().poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            if let Poll::Ready(error) = writing.as_mut().poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            farewell.as_mut().poll(cx).map(Err)
+        })
+        .await
     };
     {
         let progress = progress.borrow();
@@ -267,11 +281,10 @@ impl Carrier<'_> {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                biased;
-                result = &mut work => return result,
-                _ = steps.changed() => {}
-                error = expired => if let Some(error) = error { return Err(error) },
+            match select(work.as_mut(), select(pin!(steps.changed()), pin!(expired))).await {
+                Either::Left((result, _)) => return result,
+                Either::Right((Either::Right((Some(error), _)), _)) => return Err(error),
+                Either::Right(_) => {}
             }
         }
     }
@@ -303,12 +316,20 @@ impl Carrier<'_> {
                 (None, None) => std::future::pending().await,
             }
         };
-        let next = tokio::select! {
-            biased;
-            () = self.until(|p| p.unread && !p.received), if !*stop_sent => Next::Stop,
-            () = self.until(|p| p.stopped), if open => Next::Stopped,
-            next = next, if open => next,
-            () = std::future::pending() => return Ok(()),
+        let next = {
+            let mut unread = pin!(self.until(|p| p.unread && !p.received));
+            let mut stopped = pin!(self.until(|p| p.stopped));
+            let mut next = pin!(next);
+            poll_fn(|cx| {
+                if !*stop_sent && unread.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::Stop);
+                }
+                if open && stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::Stopped);
+                }
+                if open { next.as_mut().poll(cx) } else { Poll::Pending }
+            })
+            .await
         };
         match next {
             Next::Stop => {
@@ -376,8 +397,8 @@ impl Carrier<'_> {
         &self,
         reader_gone: Option<oneshot::Receiver<Infallible>>,
         writer_gone: Option<oneshot::Receiver<Infallible>>,
-        ended: impl Fn() -> bool,
-    ) {
+        intent: &OnceLock<Intent>,
+    ) -> StreamError {
         if let Some(gone) = reader_gone {
             let _ = gone.await;
         }
@@ -385,10 +406,11 @@ impl Carrier<'_> {
         if let Some(gone) = writer_gone {
             let _ = gone.await;
         }
-        if ended() {
+        if matches!(intent.get(), Some(Intent::End)) {
             self.until(|p| p.sent.is_some()).await;
         }
         sleep(FAREWELL).await;
+        StreamError::Aborted(format!("dropped on this side, and not ended by the peer for {FAREWELL:?}"))
     }
 }
 
