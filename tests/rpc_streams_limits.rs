@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join;
-use grenache::rpc::streaming::{MAX_CHUNK, MAX_REASON, StreamConfig, StreamError, StreamOptions, StreamRequest};
+use grenache::rpc::streaming::{
+    BODY_BUFFER, MAX_CHUNK, MAX_REASON, StreamConfig, StreamError, StreamOptions, StreamRequest,
+};
 use grenache::rpc::{PeerRpcServer, RpcError, ServerConfig};
 use grenache::transport::UtpStream;
 use grenache_sim::engine::World;
@@ -283,8 +285,8 @@ fn an_application_may_read_slower_than_the_idle_timeout() {
         let (_server, mut streams) = server(&world, StreamConfig::default().idle_timeout(Duration::from_secs(20)));
         let mut call = begin(&world, "client").await.unwrap();
         let mut request = streams.next().await.unwrap();
-        // More than is kept for the application, so that the server waits for it and not for the client.
-        call.body.write_all(&[1; 80_000]).await.unwrap();
+        // A little more than is kept for the application: the server waits for it to take that, and then for the client.
+        call.body.write_all(&[1; BODY_BUFFER + 100]).await.unwrap();
         sleep(Duration::from_secs(100)).await;
         let (read, ended) = join(request.body.read_to_end(&mut Vec::new()), async {
             sleep(Duration::from_secs(15)).await;
@@ -293,7 +295,7 @@ fn an_application_may_read_slower_than_the_idle_timeout() {
         })
         .await;
         ended.unwrap();
-        assert_eq!(read.unwrap(), 130_000);
+        assert_eq!(read.unwrap(), BODY_BUFFER + 100 + 50_000);
     });
 }
 
