@@ -247,14 +247,14 @@ impl<'a> Meeting<'a> {
             endpoint.connect(relay).await.ok()
         };
         match timeout(self.host.config.relay_timeout, reached).await {
-            Ok(Some(_)) => Ok(Path { rpc: self.host.rpc.clone(), to: relay, rung: Rung::Relay, _kept: Some(kept) }),
+            Ok(Some(_)) => Ok(Path { rpc: self.host.rpc.clone(), to: relay, rung: Rung::Relay, kept: Some(kept) }),
             _ if !*is_ready.borrow() => Err(Failed::Tried("the relay and the peer did not meet in time".to_owned())),
             _ => Err(Failed::Tried("no connection through the relay".to_owned())),
         }
     }
 
     fn main_path(&self, to: SocketAddr, rung: Rung) -> Path {
-        Path { rpc: self.host.rpc.clone(), to, rung, _kept: None }
+        Path { rpc: self.host.rpc.clone(), to, rung, kept: None }
     }
 
     /// Meets the peer with a fresh socket, which becomes the endpoint that is used.
@@ -270,7 +270,7 @@ impl<'a> Meeting<'a> {
         let met = meet(&endpoint, &puncher, shots, peer, patience, true).await;
         let to = met.ok_or_else(|| no_connection(patience))?;
         let rpc = PeerRpcClient::new(&endpoint, None, self.host.config.client.clone());
-        Ok(Path { rpc, to, rung, _kept: None })
+        Ok(Path { rpc, to, rung, kept: None })
     }
 
     fn peer(&self) -> Result<(&Presence, &Entry), Failed> {

@@ -12,7 +12,7 @@
 //! | punch | punch from their registered sockets | 8 rounds of up to 5, and 8 connection attempts |
 //! | predict | open a fresh socket each, 3 times | as above, each time |
 //! | many ports | one opens 256 sockets, the other punches 2048 random ports | 512 and 2048 |
-//! | relay | send to a port of the broker's | 5 claims a second |
+//! | relay | send to a port of the broker's | 20 claims a second until both are there, 6 a minute then |
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,8 +132,15 @@ struct Path {
     rpc: PeerRpcClient,
     to: SocketAddr,
     rung: Rung,
-    /// What keeps a relay.
-    _kept: Option<crate::net::Task>,
+    /// What keeps a relay, until it has ended.
+    kept: Option<crate::net::Task>,
+}
+
+impl Path {
+    /// Whether it is known to lead nowhere any more.
+    fn is_gone(&self) -> bool {
+        self.kept.as_ref().is_some_and(crate::net::Task::is_finished)
+    }
 }
 
 /// Asks over a way.
