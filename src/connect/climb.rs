@@ -46,16 +46,16 @@ impl Failed {
     }
 }
 
-/// Climbs up to `highest`; gives the way that was found, and what was tried.
+/// Climbs up to `highest`, with what was found out of the NAT within `max_age`; gives the way that was found, and what was tried.
 pub(super) async fn climb(
     host: &Host,
     service: &str,
     highest: Rung,
-    afresh: bool,
+    max_age: Duration,
 ) -> Result<(Path, ConnectReport), ConnectReport> {
     let began = Instant::now();
     let brokers = host.brokers().await;
-    let own = if brokers.is_empty() { Behaviour::UNKNOWN } else { host.behaviour(&brokers, afresh).await };
+    let own = if brokers.is_empty() { Behaviour::UNKNOWN } else { host.behaviour(&brokers, max_age).await };
     let mut report = ConnectReport {
         service: service.to_owned(),
         rung: None,

@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::sleep;
 
 use super::climb::climb;
-use super::host::Host;
+use super::host::{BELIEVED, Host};
 use super::{ConnectReport, Path, Rung, ask};
 use crate::net::Task;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
@@ -94,7 +95,7 @@ impl Connection {
         }
         let _anew = self.0.anew.lock().await;
         if self.path().is_gone()
-            && let Ok((path, _)) = climb(&self.0.host, &self.0.service, Rung::Relay, false).await
+            && let Ok((path, _)) = climb(&self.0.host, &self.0.service, Rung::Relay, BELIEVED).await
         {
             *self.0.path() = Arc::new(path);
         }
@@ -116,7 +117,7 @@ async fn upgrade(host: Arc<Host>, service: String, connection: Weak<Inner>) {
         if !connection.upgrade().as_ref().is_some_and(relayed) {
             return;
         }
-        if let Ok((path, _)) = climb(&host, &service, Rung::ManyPorts, true).await
+        if let Ok((path, _)) = climb(&host, &service, Rung::ManyPorts, Duration::ZERO).await
             && let Some(connection) = connection.upgrade()
         {
             *connection.path() = Arc::new(path);

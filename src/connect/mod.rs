@@ -38,7 +38,7 @@ mod relayed;
 mod report;
 mod shots;
 
-pub use acceptor::{Acceptor, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_KEPT};
+pub use acceptor::{Acceptor, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_BROKERS, MAX_KEPT};
 pub use config::ConnectConfig;
 pub use connection::Connection;
 pub use ladder::Rung;
@@ -103,7 +103,7 @@ impl Connector {
     /// [`connect`](Self::connect) need not. [`Behaviour::UNKNOWN`] where no broker tells.
     pub async fn nat(&self) -> Behaviour {
         let brokers = self.0.brokers().await;
-        self.0.behaviour(&brokers, false).await
+        self.0.behaviour(&brokers, host::BELIEVED).await
     }
 
     /// Reaches somebody who offers `service`: by the first rung that works. Dropping the future ends the attempt.
@@ -115,7 +115,7 @@ impl Connector {
     /// # Errors
     /// Where no rung works; the error says why for each.
     pub async fn connect(&self, service: &str) -> Result<Connection, ConnectError> {
-        match climb::climb(&self.0, service, Rung::Relay, false).await {
+        match climb::climb(&self.0, service, Rung::Relay, host::BELIEVED).await {
             Ok((path, report)) => Ok(Connection::new(self.0.clone(), path, report)),
             Err(report) => {
                 let error = ConnectError::NoWay(Box::new(report));

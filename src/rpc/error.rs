@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::streaming::StreamError;
 use crate::link::LinkError;
 
 /// Why a request has no result.
@@ -49,6 +50,9 @@ pub enum RpcError {
     /// A request by key from a client without a link; nothing was sent.
     #[error("ERR_NO_LINK: give the client a link, or request at an address")]
     NoLink,
+    /// A streamed call failed in a way that plain requests cannot.
+    #[error(transparent)]
+    Stream(StreamError),
 }
 
 impl RpcError {
@@ -66,6 +70,16 @@ impl From<&io::Error> for RpcError {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => Self::UtpReset,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Self::TransportClose,
             _ => Self::Transport(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for RpcError {
+    /// What failed a body keeps its reason.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>()) {
+            Some(reason) => reason.clone().into(),
+            None => Self::from(&error),
         }
     }
 }
