@@ -19,7 +19,7 @@
 //! | `link` | 1 ms each way and nothing else | its uplink |
 //! | `mapping` | `"endpoint-independent"` | or `"address-dependent"`, `"address-and-port-dependent"` (RFC 4787, 4.1) |
 //! | `filtering` | `"address-and-port-dependent"` | or `"address-dependent"`, `"endpoint-independent"` (RFC 4787, 5) |
-//! | `ports` | `"preserving"` | or `"random"` (RFC 4787, 4.2.1) |
+//! | `ports` | `"preserving"` | or `"contiguous"`, `"random"` (RFC 4787, 4.2.1) |
 //! | `udp-timeout` | `"120s"` | how long a mapping lives unused (RFC 4787, 4.3) |
 //! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
 //!

@@ -76,6 +76,8 @@ pub enum Dependence {
 pub enum PortAssignment {
     /// The internal port where it is free, else the next free one.
     Preserving,
+    /// The one after the last that was given out, or the next free one after it; after 65535 comes 1024.
+    Contiguous,
     /// A random free one of 1024–65535.
     Random,
 }

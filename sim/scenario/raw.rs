@@ -73,6 +73,7 @@ impl From<Dependence> for model::Dependence {
 #[serde(rename_all = "kebab-case")]
 pub(super) enum PortAssignment {
     Preserving,
+    Contiguous,
     Random,
 }
 
@@ -80,6 +81,7 @@ impl From<PortAssignment> for model::PortAssignment {
     fn from(raw: PortAssignment) -> Self {
         match raw {
             PortAssignment::Preserving => Self::Preserving,
+            PortAssignment::Contiguous => Self::Contiguous,
             PortAssignment::Random => Self::Random,
         }
     }
