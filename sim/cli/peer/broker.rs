@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::{Either, select};
 use grenache::broker::registry::{ENTRY_LIFETIME, MAX_ENTRIES};
-use grenache::broker::{Broker, BrokerConfig};
+use grenache::broker::{Broker, BrokerConfig, RelayConfig};
 use grenache::event::Event;
 use grenache::rpc::ServerConfig;
 use serde_json::json;
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::address::name;
 use super::announce::of_announcing;
-use super::common::{GrapesArgs, Output, OutputArgs, TRIES, bind, close, observed, signals, time};
+use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, observed, signals, time};
 use super::failure::Failure;
 use super::serve::{ANNOUNCE_WITHIN, announced};
 use crate::cli::Exit;
@@ -30,6 +30,7 @@ holds 500 of them. On standard error it tells who is new.
 
 Examples:
   grenache broker fibo_broker --port 7070
+  grenache broker fibo_broker --port 7070 --alternate-port 7071 --relay
 
 --json logs JSON: objects with \"event\", which is listening, announced,
 registered or failed.
@@ -42,15 +43,29 @@ pub(in crate::cli) struct BrokerArgs {
     /// The broker's name
     #[arg(value_parser = name)]
     name: String,
-    /// The UDP port to listen on [default: any]
-    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
-    port: u16,
+    #[command(flatten)]
+    socket: SocketArgs,
     /// The most connections at a time; further peers are turned away
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_connections: usize,
     /// The largest registration, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 64 << 10)]
     max_message: usize,
+    /// A second UDP port, by which `grenache nat-check` learns more
+    #[arg(long, value_name = "PORT")]
+    alternate_port: Option<u16>,
+    /// Relay for peers that cannot reach each other in another way
+    #[arg(long)]
+    relay: bool,
+    /// How many pairs of peers are relayed for at a time
+    #[arg(long, value_name = "N", default_value_t = 64, requires = "relay")]
+    relay_sessions: usize,
+    /// How many bytes are relayed for a pair in a second
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20, requires = "relay")]
+    relay_rate: u64,
+    /// How many bytes are relayed for a pair in all
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 20, requires = "relay")]
+    relay_total: u64,
     /// Announce the name about this often
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2min")]
     every: Duration,
@@ -83,10 +98,21 @@ pub(super) async fn broker(terminal: &mut Terminal, args: &BrokerArgs) -> Result
         true => None,
         false => Some(args.grapes.link(&net, ANNOUNCE_WITHIN, TRIES).await?),
     };
-    let endpoint = bind(&net, args.port, None)?;
+    let endpoint = args.socket.bind(&net, None)?;
     let port = endpoint.local_addr().port();
     let server = ServerConfig::default().max_connections(args.max_connections).max_message(args.max_message);
-    let config = BrokerConfig::new(&args.name).announce_interval(args.every).server(server);
+    let mut config = BrokerConfig::new(&args.name).announce_interval(args.every).server(server);
+    let alternate = match args.alternate_port {
+        Some(port) => Some(args.socket.bind_port(&net, port, None)?),
+        None => None,
+    };
+    if let Some(alternate) = &alternate {
+        config = config.alternate(alternate);
+    }
+    if args.relay {
+        let relay = RelayConfig::default().sessions(args.relay_sessions);
+        config = config.relay(relay.bytes_per_second(args.relay_rate).total_bytes(args.relay_total));
+    }
     let broker = Broker::start(&endpoint, link.as_ref(), config);
     output.log(
         format_args!("listening at UDP port {port} as `{}`", args.name),

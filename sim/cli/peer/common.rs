@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::address::{Address, grape};
+use super::address::{Address, Target, grape};
 use super::failure::Failure;
 use crate::cli::signals::Signals;
 use crate::cli::terminal::Terminal;
@@ -71,6 +71,38 @@ impl fmt::Display for GrapesArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let grapes: Vec<String> = self.grapes.iter().map(Address::to_string).collect();
         f.write_str(&grapes.join(", "))
+    }
+}
+
+/// The UDP socket that peers are spoken to from.
+#[derive(Debug, Args)]
+pub(super) struct SocketArgs {
+    /// The UDP port, from which all is sent too [default: any]
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    port: u16,
+    /// The only address of this host to use [default: every]
+    #[arg(short, long, value_name = "ADDR")]
+    bind: Option<IpAddr>,
+}
+
+impl SocketArgs {
+    /// Binds it; where no address is asked for, on every one of the family of `towards`, else of IPv4.
+    pub(super) fn bind(&self, net: &Net, towards: Option<SocketAddr>) -> Result<Endpoint, Failure> {
+        self.bind_port(net, self.port, towards)
+    }
+
+    /// Binds another port.
+    pub(super) fn bind_port(&self, net: &Net, port: u16, towards: Option<SocketAddr>) -> Result<Endpoint, Failure> {
+        let local = match (self.bind, towards) {
+            (Some(address), _) => address,
+            (None, Some(SocketAddr::V6(_))) => Ipv6Addr::UNSPECIFIED.into(),
+            (None, _) => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        let local = SocketAddr::new(local, port);
+        Endpoint::bind(net, local, EndpointConfig::default()).map_err(|error| {
+            Failure::refused(format!("cannot bind UDP {local}: {error}"))
+                .advise("choose another --port or --bind, or leave them out for any")
+        })
     }
 }
 
@@ -143,14 +175,20 @@ pub(super) fn observed<T: Send + 'static>(
     Ok((Arc::new(net), sender, events))
 }
 
-/// Binds a UDP port on every address, for peers of the address family of `towards`.
-pub(super) fn bind(net: &Net, port: u16, towards: Option<SocketAddr>) -> Result<Endpoint, Failure> {
-    let every: IpAddr = match towards {
-        Some(SocketAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
-        _ => Ipv4Addr::UNSPECIFIED.into(),
-    };
-    let local = SocketAddr::new(every, port);
-    Endpoint::bind(net, local, EndpointConfig::default()).map_err(|error| Failure::bind(port, &error))
+/// Where a target is: an address as it is, a name by asking Grapes.
+pub(super) async fn resolve(
+    net: &Net,
+    grapes: &GrapesArgs,
+    within: Duration,
+    target: &Target,
+) -> Result<Vec<SocketAddr>, Failure> {
+    match target {
+        Target::At(address) => Ok(vec![address.resolve().await?]),
+        Target::Name(name) => {
+            let found = grapes.link(net, within, TRIES).await?.lookup(name).await;
+            found.map_err(|error| Failure::link(&error, &grapes.to_string(), name))
+        }
+    }
 }
 
 /// Closes connections so that peers know of it.

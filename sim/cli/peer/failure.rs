@@ -1,7 +1,6 @@
 //! What goes wrong with a peer or a Grape: what to say, what to do next, and the exit code.
 
 use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use grenache::link::LinkError;
@@ -71,12 +70,6 @@ impl Failure {
     pub(super) fn late(what: impl fmt::Display, timeout: Duration) -> Self {
         let time = humantime::format_duration(timeout);
         Self::unreached(format!("{what} within {time}")).advise("try again, or give it longer with --timeout")
-    }
-
-    /// A UDP port that cannot be had.
-    pub(super) fn bind(port: u16, error: &io::Error) -> Self {
-        Self::refused(format!("cannot bind UDP port {port}: {error}"))
-            .advise("choose another --port, or leave it out for any")
     }
 
     /// A call to one of these Grapes. `name` is what it was about.

@@ -15,6 +15,7 @@ mod failure;
 mod get;
 mod keygen;
 mod lookup;
+mod nat_check;
 mod punch;
 mod put;
 mod request;
@@ -49,6 +50,9 @@ pub(super) enum PeerCommand {
     /// Punches a hole into this side's NAT, and waits for a peer's punch
     #[command(after_help = punch::AFTER_HELP)]
     Punch(punch::PunchArgs),
+    /// Finds out what the NAT in front of this host does, by asking brokers
+    #[command(after_help = nat_check::AFTER_HELP)]
+    NatCheck(nat_check::NatCheckArgs),
 }
 
 /// Does what is asked, and says what went wrong.
@@ -75,5 +79,6 @@ async fn run(terminal: &mut Terminal, command: &PeerCommand) -> Result<Exit, Fai
         PeerCommand::Keygen(args) => keygen::keygen(terminal, args),
         PeerCommand::Broker(args) => broker::broker(terminal, args).await,
         PeerCommand::Punch(args) => punch::punch(terminal, args).await,
+        PeerCommand::NatCheck(args) => nat_check::nat_check(terminal, args).await,
     }
 }

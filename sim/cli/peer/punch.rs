@@ -13,7 +13,9 @@ use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::Target;
-use super::common::{GrapesArgs, Output, OutputArgs, TRIES, bind, close, milliseconds, network, signals, time, within};
+use super::common::{
+    GrapesArgs, Output, OutputArgs, SocketArgs, close, milliseconds, network, resolve, signals, time, within,
+};
 use super::failure::Failure;
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
@@ -52,9 +54,8 @@ pub(in crate::cli) struct PunchArgs {
     /// Wait for others' punches, and answer them
     #[arg(short, long, conflicts_with = "target")]
     listen: bool,
-    /// The UDP port to punch from [default: any]
-    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
-    port: u16,
+    #[command(flatten)]
+    socket: SocketArgs,
     /// How long to wait for a punch back
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", conflicts_with = "listen")]
     timeout: Duration,
@@ -70,8 +71,9 @@ pub(super) async fn punch(terminal: &mut Terminal, args: &PunchArgs) -> Result<E
     match &args.target {
         Some(target) => {
             let deadline = Instant::now() + args.timeout;
-            let targets = within(args.timeout, "it was not found", resolve(&net, args, target)).await?;
-            let endpoint = bind(&net, args.port, targets.first().copied())?;
+            let targets =
+                within(args.timeout, "it was not found", resolve(&net, &args.grapes, args.timeout, target)).await?;
+            let endpoint = args.socket.bind(&net, targets.first().copied())?;
             let (punched, after) = punch_until_answered(&endpoint, &targets, deadline).await.ok_or_else(|| {
                 Failure::late(format_args!("no punch came back from {}", shown(&targets)), args.timeout)
                     .advise("let the peer punch too, at this side's address: where both are behind NATs, ask a broker")
@@ -79,19 +81,9 @@ pub(super) async fn punch(terminal: &mut Terminal, args: &PunchArgs) -> Result<E
             tell(&mut output, punched, after);
             close(&endpoint).await;
         }
-        None => listen(&mut output, &bind(&net, args.port, None)?).await?,
+        None => listen(&mut output, &args.socket.bind(&net, None)?).await?,
     }
     Ok(Exit::PASSED)
-}
-
-async fn resolve(net: &Net, args: &PunchArgs, target: &Target) -> Result<Vec<SocketAddr>, Failure> {
-    match target {
-        Target::At(address) => Ok(vec![address.resolve().await?]),
-        Target::Name(name) => {
-            let found = args.grapes.link(net, args.timeout, TRIES).await?.lookup(name).await;
-            found.map_err(|error| Failure::link(&error, &args.grapes.to_string(), name))
-        }
-    }
 }
 
 /// Punches all again and again; gives who was the first to punch back and how long that took, or `None` at the deadline.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::address::{Address, Target};
 use super::common::{
-    GrapesArgs, Output, OutputArgs, TRIES, bind, close, milliseconds, observed, plain, text_or_stdin, time,
+    GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, milliseconds, observed, plain, text_or_stdin, time,
 };
 use super::failure::Failure;
 use crate::cli::Exit;
@@ -65,9 +65,8 @@ pub(in crate::cli) struct RequestArgs {
     /// The peer is of the original implementation: refuse what it could not read
     #[arg(long)]
     reference_peer: bool,
-    /// The UDP port to ask from, such as one that was punched from [default: any]
-    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
-    port: u16,
+    #[command(flatten)]
+    socket: SocketArgs,
     /// How long it may take, lookup and retries included
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
     timeout: Duration,
@@ -118,7 +117,7 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
         Some(at) => Some(at.resolve().await?),
         None => None,
     };
-    let endpoint = bind(&net, args.port, at)?;
+    let endpoint = args.socket.bind(&net, at)?;
     let failed = |error: &RpcError, to: &str| Failure::rpc(error, to, &args.grapes.to_string(), args.timeout);
     let link = match at {
         Some(_) => None,

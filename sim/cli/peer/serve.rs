@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::address::name;
 use super::announce::of_announcing;
-use super::common::{GrapesArgs, Output, OutputArgs, TRIES, bind, close, milliseconds, observed, signals, time};
+use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, milliseconds, observed, signals, time};
 use super::exec::{Asked, Exec};
 use super::failure::Failure;
 use crate::cli::Exit;
@@ -76,9 +76,8 @@ pub(in crate::cli) struct ServeArgs {
     /// How many CMDs run at once; further requests wait
     #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=4096))]
     jobs: u16,
-    /// The UDP port to listen on [default: any]
-    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
-    port: u16,
+    #[command(flatten)]
+    socket: SocketArgs,
     /// Announce the name about this often
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2min")]
     every: Duration,
@@ -149,7 +148,7 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
         true => None,
         false => Some(args.grapes.link(&net, ANNOUNCE_WITHIN, TRIES).await?),
     };
-    let endpoint = bind(&net, args.port, None)?;
+    let endpoint = args.socket.bind(&net, None)?;
     let port = endpoint.local_addr().port();
     let (server, requests) = PeerRpcServer::new(&endpoint, ServerConfig::default());
     let answering = net.spawn(Box::pin(answer_all(net.clone(), requests, args.answer(), args.jobs.into(), sender)));
