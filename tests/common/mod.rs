@@ -15,6 +15,7 @@ use tokio::sync::watch;
 pub(crate) mod fake_grape;
 pub(crate) mod http_table;
 pub(crate) mod refusing_node;
+pub(crate) mod relay;
 pub(crate) mod signed;
 pub(crate) mod swarm;
 

@@ -17,3 +17,8 @@ mod namespace;
 mod nat;
 mod original;
 mod pairs;
+mod peers;
+mod punching;
+mod rpc;
+mod script;
+mod table;
