@@ -12,6 +12,7 @@ use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task,
 use rand::SeedableRng;
 use tokio::sync::watch;
 
+pub(crate) mod bulk;
 pub(crate) mod fake_grape;
 pub(crate) mod http_table;
 pub(crate) mod refusing_node;

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod brokers;
 mod grapes;
 mod http;
 mod links;
@@ -21,4 +22,5 @@ mod peers;
 mod punching;
 mod rpc;
 mod script;
+mod streams;
 mod table;

@@ -4,7 +4,7 @@ use futures_util::future::FutureExt as _;
 
 use crate::grapes::{Kind, Ours, Theirs};
 use crate::table::{Cell, show};
-use crate::{punching, rpc};
+use crate::{punching, rpc, streams};
 
 /// How many cells are tried at the same time.
 const AT_ONCE: usize = 6;
@@ -42,6 +42,8 @@ async fn our_peers_and_those_on_libutp() {
         row!("punch and punch back", punching::punch_and_back),
         row!("messages", punching::messages),
         row!("handshake", punching::handshake),
+        row!("FIN, and data after it", streams::half_close),
+        row!("RESET for what is not known (any more)", streams::forgotten),
         row!("request over a punched socket", punching::request_after_a_punch),
     ];
     show("A → B", &["ours → theirs", "theirs → ours"].map(str::to_owned), rows, AT_ONCE).await;

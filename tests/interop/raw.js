@@ -12,7 +12,7 @@ const [buffers, port] = process.argv.slice(2)
 
 const sha256 = bytes => crypto.createHash('sha256').update(bytes)
 
-// The bytes that the other side can make too: AES in counter mode over zeros.
+// Bytes that look random: AES in counter mode over zeros.
 function pattern (length) {
   return crypto.createCipheriv('aes-128-ctr', Buffer.alloc(16, 7), Buffer.alloc(16)).update(Buffer.alloc(length))
 }

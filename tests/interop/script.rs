@@ -14,7 +14,7 @@ use crate::original::{folder, node, package};
 
 /// A script that runs. It is killed when this is dropped.
 pub(crate) struct Script {
-    child: Child,
+    _child: Child,
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     /// What was heard and not asked for yet.
@@ -32,7 +32,7 @@ impl Script {
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut this = Self { child, input, output, heard: VecDeque::new(), port: 0 };
+        let mut this = Self { _child: child, input, output, heard: VecDeque::new(), port: 0 };
         this.port = this.hear("listening").await["port"].as_u64().unwrap().try_into().unwrap();
         this
     }
@@ -92,10 +92,5 @@ impl Script {
     pub(crate) async fn request(&mut self, to: SocketAddr, payload: &Value) -> Value {
         self.tell(json!({"do": "request", "to": to.port(), "payload": payload})).await;
         self.hear("replies").await["results"][0].take()
-    }
-
-    /// Ends it without a farewell, and waits until it is gone.
-    pub(crate) async fn kill(mut self) {
-        self.child.kill().await.unwrap();
     }
 }
