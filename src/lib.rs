@@ -10,9 +10,11 @@
 //! | [`utp`] | µTP (BEP 29) as a state machine without I/O |
 //! | [`transport`] | one shared UDP socket: µTP streams, punches and other datagrams |
 //! | [`punch`] | hole punching |
+//! | [`nat`] | what the NAT in front of this host does, and how to find out |
 //! | [`rpc`] | requests and replies over µTP streams |
 //! | [`link`] | the client of a Grape: announce, lookup, put, get |
 //! | [`broker`] | who is out there: registration and introductions |
+//! | [`connect`] | the whole way to a service, whatever NATs are in between |
 //! | [`grape`] | an embedded Grape: DHT node and HTTP API |
 //! | [`event`] | what the stack reports about itself |
 //!
@@ -44,9 +46,12 @@
 //! virtualises, and randomness comes from [`net::Network::rng`].
 
 pub mod broker;
+pub mod connect;
 pub mod event;
+mod fair;
 pub mod grape;
 pub mod link;
+pub mod nat;
 pub mod net;
 pub mod punch;
 pub mod rpc;

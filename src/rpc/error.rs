@@ -83,5 +83,15 @@ impl From<&io::Error> for RpcError {
     }
 }
 
+impl From<io::Error> for RpcError {
+    /// What failed a body keeps its reason.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>()) {
+            Some(reason) => reason.clone().into(),
+            None => Self::from(&error),
+        }
+    }
+}
+
 /// For how long a connection must have been silent before the end of an unanswered request takes it out of service.
 pub(super) const SILENCE: Duration = Duration::from_secs(1);

@@ -210,6 +210,13 @@ impl PeerRpcServer {
         self.shared.stopped().await;
     }
 
+    /// Accepts connections on a further endpoint too, for as long as the task is kept: what serves a peer that reached
+    /// another socket of this host's.
+    pub fn also_on(&self) -> impl Fn(&Endpoint) -> Task + Clone + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move |endpoint| endpoint.net().spawn(Box::pin(accept(endpoint.clone(), shared.clone())))
+    }
+
     /// How many malformed texts were received so far.
     pub fn malformed(&self) -> u64 {
         self.shared.malformed.load(Ordering::Relaxed)

@@ -12,9 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::body::{incoming, outgoing};
-use super::carry::{Call, Incoming, Limits, Outgoing, Report, carry};
+use super::carry::{Call, Incoming, Limits, Outgoing, carry};
 use super::error::StreamError;
 use super::frame::{Kind, read_header, read_payload};
+use super::report::Report;
 use super::server::{StreamReplier, StreamRequest, Taker};
 use super::{ASK, BUSY, StreamConfig, YES};
 use crate::event::Event;
