@@ -95,7 +95,7 @@ impl BrokerConfig {
 #[must_use = "dropping a broker ends it"]
 pub struct Broker {
     server: PeerRpcServer,
-    _announcing: Option<Announcing>,
+    announcing: Option<Announcing>,
     _probed: Vec<Task>,
 }
 
@@ -127,7 +127,22 @@ impl Broker {
             .collect();
         let port = endpoint.local_addr().port();
         let announcing = link.map(|link| link.start_announcing(&config.name, port, config.announce_interval));
-        Self { server, _announcing: announcing, _probed: probed }
+        Self { server, announcing, _probed: probed }
+    }
+
+    /// Waits until its name was announced for the first time; returns at once where there is no link.
+    pub async fn announced(&self) {
+        if let Some(announcing) = &self.announcing {
+            announcing.announced().await;
+        }
+    }
+
+    /// Ends in good order: announces no more, and stops its server as [`PeerRpcServer::stop`] does.
+    pub async fn stop(self) {
+        if let Some(announcing) = self.announcing {
+            announcing.stop().await;
+        }
+        self.server.stop().await;
     }
 
     /// How many malformed texts were received so far; registrations that make no sense are not among them.

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::handshake::{Handshake, Step};
 use crate::event::Event;
+use crate::link::{Link, LinkError};
 use crate::net::{Net, Task};
 use crate::transport::{Datagram, Endpoint};
 
@@ -29,7 +30,7 @@ pub const PUNCH: [u8; 2] = [0xc3, 0xbf];
 /// For how many peers punches are counted. At the limit the one unheard for longest is forgotten.
 pub const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
-/// How many punches or messages a [`Subscription`] holds. At the limit it skips the oldest.
+/// How many punches, handshakes or messages a [`Subscription`] holds. At the limit it skips the oldest.
 pub const MAX_BEHIND: usize = 1024;
 
 /// Punches peers, and tells who punched. Cheap to clone.
@@ -114,9 +115,27 @@ impl Puncher {
         self.0.endpoint.net().emit(Event::PunchSent { to: target });
     }
 
+    /// Looks a name up and sends one punch to every address found, which it gives:
+    /// [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) at most.
+    ///
+    /// # Errors
+    /// Where the lookup fails.
+    pub async fn punch_name(&self, link: &Link, name: &str) -> Result<Vec<SocketAddr>, LinkError> {
+        let found = link.lookup(name).await?;
+        for address in &found {
+            self.punch(*address);
+        }
+        Ok(found)
+    }
+
     /// Who punches from now on, once for each punch. Every subscriber gets them all.
     pub fn punched(&self) -> Subscription<SocketAddr> {
         Subscription(self.0.heard.punches.subscribe())
+    }
+
+    /// With whom a [`handshake`](Self::handshake) of this puncher is complete, from now on. Every subscriber gets them all.
+    pub fn handshakes(&self) -> Subscription<SocketAddr> {
+        Subscription(self.0.heard.handshakes.subscribe())
     }
 
     /// The other datagrams from now on. Every subscriber gets them all.
@@ -150,6 +169,8 @@ impl Puncher {
                 },
                 Step::Complete => {
                     self.0.endpoint.net().emit(Event::Handshake { with: target });
+                    // There may be nobody who listens.
+                    let _ = self.0.heard.handshakes.send(target);
                     return Ok(());
                 }
                 Step::TimedOut => return Err(HandshakeError::Timeout),
@@ -184,6 +205,7 @@ impl Drop for Shaking<'_> {
 struct Heard {
     net: Net,
     punches: broadcast::Sender<SocketAddr>,
+    handshakes: broadcast::Sender<SocketAddr>,
     messages: broadcast::Sender<Message>,
     counts: Mutex<LruCache<SocketAddr, u64>>,
 }
@@ -193,6 +215,7 @@ impl Heard {
         Self {
             net,
             punches: broadcast::Sender::new(MAX_BEHIND),
+            handshakes: broadcast::Sender::new(MAX_BEHIND),
             messages: broadcast::Sender::new(MAX_BEHIND),
             counts: Mutex::new(LruCache::new(MAX_COUNTED)),
         }

@@ -44,6 +44,15 @@ pub enum RpcError {
         /// The limit.
         limit: usize,
     },
+    /// The payload cannot be written as JSON; nothing was sent.
+    #[error("ERR_REQUEST_TYPE: {0}")]
+    RequestType(String),
+    /// The result does not fit the type that was asked for. The peer has handled the request.
+    #[error("ERR_REPLY_TYPE: {0}")]
+    ReplyType(String),
+    /// The client was stopped; nothing was sent.
+    #[error("ERR_STOPPED: the client was stopped; make a new one")]
+    Stopped,
     /// Too many requests wait for a connection to this destination; nothing was sent.
     #[error("ERR_QUEUE_FULL: {0} requests wait for this destination already")]
     QueueFull(usize),

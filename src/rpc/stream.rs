@@ -7,7 +7,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
+use super::client::CLOSE_TIMEOUT;
 use super::framing::{FramingError, Splitter};
 
 /// How many bytes are read at once.
@@ -65,7 +67,8 @@ impl<R: AsyncRead + Unpin> TextReader<R> {
     }
 }
 
-/// Writes messages until nobody can send any more, and then ends the stream's sending side.
+/// Writes messages until nobody can send any more, and then ends the stream's sending side. Waits for [`CLOSE_TIMEOUT`]
+/// at most until the peer has acknowledged that.
 ///
 /// A message that finds the queue empty is one write, so that a small one is one packet, as peers of the original
 /// need it; those that queue up meanwhile share the next write.
@@ -99,5 +102,6 @@ pub(super) async fn write_all<W: AsyncWrite + Unpin>(
         writer.flush().await?;
         held.clear();
     }
-    writer.shutdown().await
+    // A peer that is gone never acknowledges the end: from then on the stream sees to it, without anybody who waits.
+    timeout(CLOSE_TIMEOUT, writer.shutdown()).await.unwrap_or(Ok(()))
 }

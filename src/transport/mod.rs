@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,6 +95,14 @@ impl Endpoint {
         let buffer_sizes = socket.buffer_sizes()?;
         net.spawn(Box::pin(Driver::new(shared.clone(), socket))).detach();
         Ok(Self { handle: Arc::new(Handle { shared, buffer_sizes }) })
+    }
+
+    /// Binds to a port on every IPv4 address, with the default settings; port 0 asks for any free one.
+    ///
+    /// # Errors
+    /// As those of [`bind`](Self::bind).
+    pub fn listen(net: &Net, port: u16) -> io::Result<Self> {
+        Self::bind(net, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), EndpointConfig::default())
     }
 
     /// The settings that it was bound with.

@@ -64,9 +64,9 @@ pub struct Connection {
     pub(super) window_stamp: Option<u32>,
     pub(super) pending: Pending,
     pub(super) retransmit_at: Option<Instant>,
-    /// When the last packet is sent again to draw an ack, and whether it was since the last one.
-    pub(super) probe_tail_at: Option<Instant>,
-    pub(super) tail_probed: bool,
+    /// When the first unacked packet is sent again to draw an ack, and how often it was since the last one.
+    pub(super) probe_ack_at: Option<Instant>,
+    pub(super) ack_probes: u32,
     /// Since when packets are out and none was acked.
     pub(super) stalled_since: Instant,
     pub(super) probe_at: Option<Instant>,
@@ -174,8 +174,8 @@ impl Connection {
             window_stamp: None,
             pending: Pending::default(),
             retransmit_at: None,
-            probe_tail_at: None,
-            tail_probed: false,
+            probe_ack_at: None,
+            ack_probes: 0,
             stalled_since: now,
             probe_at: None,
             probes: 0,
@@ -406,7 +406,7 @@ impl Connection {
 
     fn stop_timers(&mut self) {
         self.retransmit_at = None;
-        self.probe_tail_at = None;
+        self.probe_ack_at = None;
         self.probe_at = None;
     }
 }
