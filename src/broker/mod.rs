@@ -214,19 +214,20 @@ impl Desk {
         let deadline = Instant::now() + wait;
         let Registration { service, server, .. } = registration.clone();
         let (key, new) = self.registry().note(now(), from, registration);
+        let (wait, replaced) = self.registry().begin_wait(&key);
         self.net.emit(Event::Registered { service: service.clone(), server, address: from });
-        if new {
+        if new || replaced {
             self.news.notify_waiters();
         }
         loop {
             let mut news = std::pin::pin!(self.news.notified());
             news.as_mut().enable();
             // Who is new wants to know who is there already.
-            if new || self.registry().has_news(&key) || timeout_at(deadline, news).await.is_err() {
+            if new || self.registry().has_news(&key, wait) || timeout_at(deadline, news).await.is_err() {
                 break;
             }
         }
-        self.registry().extended_answer(&key, &service, &Offers { relay: self.relay.is_some() })
+        self.registry().extended_answer(&key, &service, wait, &Offers { relay: self.relay.is_some() })
     }
 
     fn open_relay(&self, from: SocketAddr, registration: &Registration, to: &str) -> Result<Value, String> {

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the engine's tests use all of it")]
 mod lab;
 
+mod bounds;
 mod check;
 mod oracle;
 mod pairs;

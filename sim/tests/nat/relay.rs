@@ -108,6 +108,24 @@ fn a_full_broker_and_one_that_does_not_relay_say_so() {
 }
 
 #[test]
+fn a_relay_follows_a_side_whose_nat_forgot_its_mappings() {
+    let ((), records) = symmetric().run(async |world: World| {
+        let _brokers = [broker(&world, "one", Some(RelayConfig::default())), broker(&world, "two", None)];
+        let _worker = worker(&world, "laptop");
+        let connection = connector(&world, "phone", config().upgrades(0)).connect(SERVICE).await.unwrap();
+        for nat in ["home", "cafe"] {
+            asks(&connection, json!(nat)).await;
+            world.rebind(nat);
+            // Claims are repeated every 10 s.
+            sleep(Duration::from_secs(12)).await;
+            asks(&connection, json!("again")).await;
+        }
+    });
+    let opened = |record: &&Record| matches!(record.event, Event::Stack(Stack::RelayOpened { .. }));
+    assert_eq!(records.iter().filter(opened).count(), 1, "it is the same relay all the time");
+}
+
+#[test]
 fn strangers_get_nothing_out_of_a_relay() {
     let lab = symmetric().node("stranger", "203.0.113.66");
     let (heard, _) = lab.run(async |world: World| {
