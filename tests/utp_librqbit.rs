@@ -22,8 +22,8 @@ mod common;
 /// How many bytes each side sends.
 const BULK: usize = 10_000_000;
 
-/// How many bytes that crate sends where a tenth is lost. Its retransmission timer doubles up to 60 s, so that 10 MB to
-/// one of ours are not through after three minutes; to one of its own, one megabyte takes 46 s.
+/// How many bytes that crate sends where a tenth is lost. Its retransmission timer doubles up to 60 s, and 10 MB to
+/// one of ours were not through after three minutes; to one of its own, one megabyte took 46 s.
 const BULK_AT_10_PERCENT: usize = 200_000;
 
 /// How long all of it may take.
