@@ -224,7 +224,7 @@ fn rfc8985_a_lost_tail_is_probed_for() {
 
 /// libutp's selective ack tells of 32 packets: what a probe's ack is to tell must not depend on more.
 #[test]
-fn a_lost_retransmission_is_found_without_selective_acks() {
+fn the_first_of_a_burst_is_found_lost_without_selective_acks() {
     let mut world = world(Config::default());
     world.initiator.finish = false;
     world.initiator.to_write = pattern(100_000, 1);
