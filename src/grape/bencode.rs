@@ -158,7 +158,7 @@ fn decode_json(object: Object<'_, '_>) -> serde_json::Value {
 
 /// Writes a byte string.
 pub(super) fn bytes(out: &mut Vec<u8>, text: &[u8]) {
-    out.extend_from_slice(text.len().to_string().as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(text.len()).as_bytes());
     out.push(b':');
     out.extend_from_slice(text);
 }
@@ -170,7 +170,9 @@ pub(super) fn key(out: &mut Vec<u8>, name: &str) {
 
 /// Writes an integer.
 pub(super) fn integer(out: &mut Vec<u8>, number: i64) {
-    out.extend_from_slice(format!("i{number}e").as_bytes());
+    out.push(b'i');
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    out.push(b'e');
 }
 
 /// Writes a key and a byte string.

@@ -144,14 +144,14 @@ impl Driver {
     /// Runs until it is dropped, or its socket breaks.
     pub(super) async fn run(mut self) {
         loop {
-            poll_fn(|cx| self.poll_work(cx)).await;
+            // First, so that whoever is told that it is ready sees what it has found.
+            self.publish();
             self.tell();
+            poll_fn(|cx| self.poll_send_all(cx)).await;
+            poll_fn(|cx| self.poll_work(cx)).await;
             // Everybody who has something for this node has their turn before anything is sent.
             tokio::task::yield_now().await;
             poll_fn(|cx| Poll::Ready(self.work(cx))).await;
-            self.tell();
-            poll_fn(|cx| self.poll_send_all(cx)).await;
-            self.publish();
         }
     }
 

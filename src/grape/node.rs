@@ -231,7 +231,8 @@ pub struct Node {
     /// Who gave a token for a name or a value, and when, so that the next announce need not search.
     holders: LruCache<Key, (Instant, Vec<Holder>)>,
     queries: Queries,
-    operations: BTreeMap<OperationId, Operation>,
+    /// Boxed: each reply takes one out and puts it back.
+    operations: BTreeMap<OperationId, Box<Operation>>,
     /// Lookups that are running, so that identical ones share one search.
     lookups: BTreeMap<Key, OperationId>,
     last_operation: u64,
@@ -494,12 +495,8 @@ impl Node {
         let search = Search::new(key, self.id, self.config.concurrency, known, self.config.bootstrap.clone());
         let operation = self.next_operation();
         self.bootstrap.running = Some(operation);
-        self.run(
-            now,
-            rng,
-            operation,
-            Operation { goal: Goal::Bootstrap, phase: Phase::Search(search), retried: false },
-        );
+        let phase = Phase::Search(search);
+        self.run(now, rng, operation, Box::new(Operation { goal: Goal::Bootstrap, phase, retried: false }));
     }
 
     fn start(&mut self, now: Instant, rng: &mut Rng, goal: Goal, phase: Phase) -> OperationId {
@@ -507,7 +504,7 @@ impl Node {
         if self.operations.len() >= MAX_OPERATIONS {
             self.finish(operation, Err(OperationError::Busy));
         } else {
-            self.run(now, rng, operation, Operation { goal, phase, retried: false });
+            self.run(now, rng, operation, Box::new(Operation { goal, phase, retried: false }));
         }
         operation
     }
@@ -518,7 +515,7 @@ impl Node {
     }
 
     /// Sends what an operation has to send, takes its next step where it is through with one, and keeps it or ends it.
-    fn run(&mut self, now: Instant, rng: &mut Rng, id: OperationId, mut operation: Operation) {
+    fn run(&mut self, now: Instant, rng: &mut Rng, id: OperationId, mut operation: Box<Operation>) {
         loop {
             while let Some((to, query)) = operation.next_query(self.config.concurrency) {
                 self.ask(now, to, Some(id), query);
@@ -547,7 +544,7 @@ impl Node {
                 Step::LookedUp(name, nodes) => {
                     self.lookups.remove(&name);
                     for peer in self.peers.peers(now, rng, &name, MAX_PEERS_LISTED) {
-                        self.found(now, &name, peer, None);
+                        self.found(now, &name, peer, None, true);
                     }
                     let peers = self.found.peers(now, rng, &name, MAX_PEERS_LISTED);
                     self.events.push_back(NodeEvent::LookedUp { name, nodes });
@@ -577,18 +574,21 @@ impl Node {
         let Some(id) = asked.operation else { return };
         // What comes after an operation's end is not for anybody.
         let Some(mut operation) = self.operations.remove(&id) else { return };
-        if let (Phase::Search(search), Reply::Answer(answer)) = (&operation.phase, &reply) {
+        if let (Phase::Search(search), Reply::Answer(answer)) = (&mut operation.phase, &reply) {
             for peer in answer.values.iter().flatten().filter(|peer| super::table::is_reachable(**peer)) {
-                self.found(now, search.key(), *peer, Some(asked.to));
+                let first = search.learn(*peer);
+                self.found(now, search.key(), *peer, Some(asked.to), first);
             }
         }
         operation.replied(asked.to, reply);
         self.run(now, rng, id, operation);
     }
 
-    /// A search learnt where a service is.
-    fn found(&mut self, now: Instant, name: &Key, peer: SocketAddrV4, through: Option<SocketAddrV4>) {
-        self.found.insert(now, name, peer);
+    /// A search learnt where a service is, for the `first` time or from one more node.
+    fn found(&mut self, now: Instant, name: &Key, peer: SocketAddrV4, through: Option<SocketAddrV4>, first: bool) {
+        if first {
+            self.found.insert(now, name, peer);
+        }
         self.events.push_back(NodeEvent::PeerFound { name: name.clone(), peer, through });
     }
 

@@ -14,6 +14,9 @@ pub(super) const MAX_ASKED: usize = 128;
 /// How many nodes that have not been asked a search remembers; beyond it the farthest are forgotten.
 const MAX_CANDIDATES: usize = 256;
 
+/// How many peers a search remembers to have learnt of; those beyond count as new each time.
+const MAX_LEARNT: usize = 256;
+
 /// A node that answered with a token, which is needed to store something there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Holder {
@@ -36,6 +39,8 @@ pub(super) struct Search {
     candidates: BTreeMap<(Distance, Contact), bool>,
     /// In the order of their answers.
     holders: Vec<Holder>,
+    /// Peers that were learnt of.
+    learnt: BTreeSet<SocketAddrV4>,
 }
 
 impl Search {
@@ -51,6 +56,7 @@ impl Search {
             asked: BTreeSet::new(),
             candidates: BTreeMap::new(),
             holders: Vec::new(),
+            learnt: BTreeSet::new(),
         };
         known.into_iter().for_each(|contact| search.consider(contact));
         search
@@ -130,6 +136,11 @@ impl Search {
     pub(super) fn failed(&mut self, address: SocketAddrV4) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.candidates.retain(|(_, contact), _| contact.address != address);
+    }
+
+    /// Takes note of a peer that an answer lists; `true` where it is the first to do so.
+    pub(super) fn learn(&mut self, peer: SocketAddrV4) -> bool {
+        self.learnt.len() >= MAX_LEARNT || self.learnt.insert(peer)
     }
 
     /// How many nodes answered.
