@@ -15,6 +15,7 @@
 //! | [`broker`] | who is out there: registration and introductions |
 //! | [`grape`] | an embedded Grape: DHT node and HTTP API |
 //! | [`event`] | what the stack reports about itself |
+//! | [`limits`] | what peers can make grow, and what happens at each limit |
 //!
 //! Nothing in here reads a clock or draws a random number on its own: time is [`tokio::time`], which a simulator
 //! virtualises, and randomness comes from [`net::Network::rng`].
@@ -22,6 +23,7 @@
 pub mod broker;
 pub mod event;
 pub mod grape;
+pub mod limits;
 pub mod link;
 pub mod net;
 pub mod punch;

@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use super::receive::{BUFFERS, BYTES_PER_SEGMENT};
 use super::shared::{Conn, Shared, now};
 use crate::event::Event;
+use crate::limits::Limit;
 use crate::net::{Transmit, UdpSocket};
 use crate::utp::{self, Batch, ResetLimiter};
 
@@ -43,6 +44,9 @@ pub(super) struct Driver {
     out: Vec<u8>,
     unsent: Option<(SocketAddr, Option<usize>)>,
     closing: bool,
+    /// Errors of the socket in a row, and until when receiving pauses for them.
+    pub(super) receive_errors: u32,
+    pub(super) paused_until: Option<Instant>,
     _end: End,
 }
 
@@ -61,6 +65,8 @@ impl Driver {
             out: Vec::new(),
             unsent: None,
             closing: false,
+            receive_errors: 0,
+            paused_until: None,
             _end: end,
         }
     }
@@ -192,10 +198,17 @@ impl Driver {
             self.shared.net.emit(Event::UtpConnected { peer: conn.peer, initiator });
             if !initiator {
                 let mut inner = self.shared.inner();
-                inner.half_open -= 1;
-                inner.backlog.push_back(conn.clone());
-                drop(inner);
-                self.shared.accepted.notify_one();
+                inner.half_open.remove(&conn.serial);
+                if inner.backlog.len() < self.shared.config.accept_backlog {
+                    inner.backlog.push_back(conn.clone());
+                    drop(inner);
+                    self.shared.accepted.notify_one();
+                } else {
+                    drop(inner);
+                    self.shared.limits.reached(Limit::AcceptBacklog, Some(conn.peer));
+                    conn.state().core.reset();
+                    self.enqueue(conn);
+                }
             }
         }
         if let Some(error) = closed {
@@ -205,9 +218,7 @@ impl Driver {
                 self.shared.net.emit(Event::UtpClosed { peer: conn.peer, reason: reason.to_owned() });
             }
             let mut inner = self.shared.inner();
-            if !established && !initiator {
-                inner.half_open -= 1;
-            }
+            inner.half_open.remove(&conn.serial);
             if narrow {
                 inner.remember_narrow_path(conn.peer);
             }
@@ -271,8 +282,9 @@ impl Driver {
 
     /// Sets the sleep to the earliest timer. `true` where that is due already.
     fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(((due, _), _)) = self.timers.first_key_value() else { return false };
-        let due = tokio::time::Instant::from_std(*due);
+        let timer = self.timers.first_key_value().map(|((due, _), _)| *due);
+        let Some(due) = timer.into_iter().chain(self.paused_until).min() else { return false };
+        let due = tokio::time::Instant::from_std(due);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if sleep.deadline() != due {
             sleep.as_mut().reset(due);
