@@ -98,6 +98,37 @@ pub enum Event {
         /// The error message.
         error: String,
     },
+    /// A streamed call began: a client asked a peer for it, or a server received its head.
+    StreamStarted {
+        /// The request's id.
+        rid: String,
+        /// The service's name.
+        key: String,
+        /// The other end.
+        peer: SocketAddr,
+        /// Whether this side asked.
+        initiator: bool,
+    },
+    /// A streamed call ended: once for each that began.
+    StreamEnded {
+        /// The request's id.
+        rid: String,
+        /// The other end.
+        peer: SocketAddr,
+        /// Bytes of this side's body that were sent.
+        sent: u64,
+        /// Bytes of the peer's body that were received.
+        received: u64,
+        /// What went wrong; `None` where both bodies were ended or given up by their sides.
+        error: Option<String>,
+    },
+    /// A server turned a peer away that asked for a streamed call.
+    StreamRefused {
+        /// Who asked.
+        from: SocketAddr,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A link announced a name through a Grape.
     Announced {
         /// The service's name.

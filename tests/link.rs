@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use grenache::event::Event;
-use grenache::link::{ANNOUNCE_INTERVAL, Link, LinkConfig, LinkError};
+use grenache::link::{ANNOUNCE_INTERVAL, Link, LinkConfig, LinkError, MAX_CACHED};
 use grenache::net::{HyperHttp, Net};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -36,7 +36,7 @@ async fn the_posted_bodies_are_those_of_other_links() {
     let grape = FakeGrape::new(|_, path, _| match path {
         "/announce" => ok("1"),
         "/lookup" => ok(FOUND),
-        "/put" => ok(r#""28f4acc5fb92cca63cad5db1fcb106dad5546fc1""#),
+        "/put" => ok(r#""e28910ea0adb94dd45ced75fbff3e135c01bc437""#),
         _ => ok(r#"{"id":"00","token":null,"v":"hello"}"#),
     });
     let (link, _) = link(&grape);
@@ -213,4 +213,47 @@ async fn over_tcp_on_loopback_with_either_client() {
 /// An address where nobody listens.
 async fn closed(net: &Net) -> SocketAddr {
     net.listen_tcp(any_port()).await.unwrap().local_addr().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn announcing_tells_when_it_has_begun_and_stops_when_told() {
+    let grape = FakeGrape::new(|n, _, _| match n {
+        0 => Answer::Close,
+        1 => Answer::After(Duration::from_millis(100), "1".to_owned()),
+        _ => Answer::Hang,
+    });
+    let (link, _) = link(&grape);
+    let announcing = link.start_announcing("name", 1, ANNOUNCE_INTERVAL);
+    assert_eq!(announcing.count(), 0);
+    announcing.announced().await;
+    assert_eq!(announcing.count(), 1);
+    announcing.announced().await;
+    // The next one hangs at the Grape, and is cut off.
+    let asked = async {
+        while grape.calls().len() < 3 {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    asked.await;
+    let begun = Instant::now();
+    announcing.stop().await;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    sleep(10 * ANNOUNCE_INTERVAL).await;
+    assert_eq!(grape.calls().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cache_holds_2500_names_and_forgets_the_one_unused_for_longest() {
+    let grape = FakeGrape::new(|_, _, _| ok(FOUND));
+    let (link, _) = link_with(&grape, |config| config.cache(Duration::from_secs(24 * 3600)));
+    for n in 0..MAX_CACHED.get() {
+        link.lookup(&format!("name-{n}")).await.unwrap();
+    }
+    link.lookup("name-0").await.unwrap();
+    assert_eq!((MAX_CACHED.get(), grape.calls().len()), (2500, 2500));
+    link.lookup("one more").await.unwrap();
+    link.lookup("name-0").await.unwrap();
+    assert_eq!(grape.calls().len(), 2501, "it was used lately");
+    link.lookup("name-1").await.unwrap();
+    assert_eq!(grape.calls().len(), 2502, "it had to go");
 }

@@ -1,14 +1,18 @@
 //! One call to a Grape's HTTP API, and what its answers mean.
 
 use std::net::SocketAddr;
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::config::CallOptions;
+use super::error::LinkError;
+use super::grapes::Grapes;
+use super::value::{Found, check};
 use crate::event::Event;
 use crate::net::{Net, Rng};
 
@@ -20,39 +24,6 @@ const SHOWN: usize = 100;
 
 /// How long a link waits between two tries of a call.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-
-/// Why a call to a Grape failed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LinkError {
-    /// Nobody has announced the name.
-    #[error("ERR_GRAPE_LOOKUP_EMPTY")]
-    LookupEmpty,
-    /// No answer within the timeout, in any try.
-    #[error("ERR_TIMEOUT")]
-    Timeout,
-    /// No connection to the Grape, or a broken one, in the last try.
-    #[error("ERR_GRAPE_UNREACHABLE: {0}")]
-    Unreachable(String),
-    /// The Grape's own message: `No nodes to query`, `ERR_GRAPE_SERVICE_PORT`, ….
-    #[error("{0}")]
-    Refused(String),
-    /// An answer that is not what the call gives; is it a Grape?
-    #[error("ERR_GRAPE_ANSWER: status {status}, {shown}")]
-    Malformed {
-        /// The HTTP status.
-        status: u16,
-        /// The answer's beginning.
-        shown: String,
-    },
-}
-
-impl LinkError {
-    /// Whether the Grape was not reached, so that another try may go better.
-    fn is_passing(&self) -> bool {
-        matches!(self, Self::Timeout | Self::Unreachable(_))
-    }
-}
 
 /// The calls of a Grape's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,55 +54,76 @@ impl Call {
     }
 }
 
-/// Posts calls to one Grape.
+/// Posts calls to the first Grape that is reached.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) net: Net,
-    pub(super) grape: SocketAddr,
-    pub(super) timeout: Duration,
-    pub(super) tries: u32,
+    pub(super) grapes: Mutex<Grapes>,
     pub(super) rng: Mutex<Rng>,
 }
 
 impl Caller {
-    /// Posts `data` and reads the answer with `read`: up to `tries` times where the Grape is not reached.
+    /// Posts `data` to one Grape after the other until one is reached, up to as often as the options say, and reads
+    /// its answer with `read`.
     pub(super) async fn call<T>(
         &self,
         call: Call,
         data: Value,
+        options: CallOptions,
         read: impl Fn(u16, &[u8]) -> Result<T, LinkError>,
     ) -> Result<T, LinkError> {
-        let tries = if matches!(call, Call::Announce | Call::Lookup) { self.tries } else { 1 };
-        let mut tried = 1;
-        loop {
-            let outcome = self.post(call, &data).await.and_then(|(status, body)| read(status, &body));
-            match outcome {
-                Err(e) if e.is_passing() && tried < tries => {
-                    tried += 1;
-                    sleep(RETRY_PAUSE).await;
+        let tries = if matches!(call, Call::Announce | Call::Lookup) { options.tries } else { options.value_tries };
+        let mut last = LinkError::Timeout;
+        for number in 0..tries {
+            if number > 0 {
+                sleep(RETRY_PAUSE).await;
+            }
+            let order = self.grapes().order(Instant::now().into_std());
+            for grape in order {
+                let posted = self.post(grape, call, &data, options.timeout).await;
+                self.grapes().note(Instant::now().into_std(), grape, posted.is_ok());
+                match posted.and_then(|(status, body)| read(status, &body)) {
+                    Err(e) if e.is_unreached() => last = e,
+                    Err(e) => return Err(self.failed(call, e)),
+                    done => return done,
                 }
-                Err(e) => {
-                    self.net.emit(Event::LinkFailed { call: call.name(), error: e.to_string() });
-                    return Err(e);
-                }
-                done => return done,
             }
         }
+        Err(self.failed(call, last))
     }
 
-    async fn post(&self, call: Call, data: &Value) -> Result<(u16, Bytes), LinkError> {
+    fn failed(&self, call: Call, error: LinkError) -> LinkError {
+        self.net.emit(Event::LinkFailed { call: call.name(), error: error.to_string() });
+        error
+    }
+
+    async fn post(
+        &self,
+        grape: SocketAddr,
+        call: Call,
+        data: &Value,
+        within: Duration,
+    ) -> Result<(u16, Bytes), LinkError> {
         let body = json!({ "rid": self.rid(), "data": data }).to_string();
-        let posting = self.net.http().post(self.grape, call.path(), body.into());
-        match timeout(self.timeout, posting).await {
+        let posting = self.net.http().post(grape, call.path(), body.into());
+        match timeout(within, posting).await {
             Ok(answer) => answer.map_err(|e| LinkError::Unreachable(e.to_string())),
             Err(_) => Err(LinkError::Timeout),
         }
     }
 
+    pub(super) fn rng(&self) -> MutexGuard<'_, Rng> {
+        self.rng.lock().expect("no panic while locked")
+    }
+
+    fn grapes(&self) -> MutexGuard<'_, Grapes> {
+        self.grapes.lock().expect("no panic while locked")
+    }
+
     /// A UUID of version 4, as other links send; Grapes ignore it.
     fn rid(&self) -> String {
         let mut bytes = [0; 16];
-        self.rng.lock().expect("no panic while locked").fill_bytes(&mut bytes);
+        self.rng().fill_bytes(&mut bytes);
         uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
     }
 }
@@ -155,22 +147,27 @@ pub(super) fn read_lookup(status: u16, body: &[u8]) -> Result<Vec<SocketAddr>, L
     if addresses.is_empty() { Err(LinkError::LookupEmpty) } else { Ok(addresses) }
 }
 
-/// `"<40 hex digits>"`. An error is a JSON string as well.
-pub(super) fn read_put(status: u16, body: &[u8]) -> Result<String, LinkError> {
+/// `"<40 hex digits>"`, which must be `hash`. An error is a JSON string as well; BEP 44's begin with their code.
+pub(super) fn read_put(status: u16, body: &[u8], hash: &str) -> Result<String, LinkError> {
     match parse(status, body)? {
-        Value::String(hash) if hash.len() == 40 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(hash),
+        Value::String(told) if told.len() == 40 && told.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            if told.eq_ignore_ascii_case(hash) { Ok(told) } else { Err(LinkError::Forged) }
+        }
+        Value::String(message) if message.starts_with("301") => Err(LinkError::CasMismatch),
+        Value::String(message) if message.starts_with("302") => Err(LinkError::Stale),
         other => Err(refused(status, body, &other)),
     }
 }
 
-/// `{"id": …, "token": …, "v": …}`, or nothing where there is no such value.
-pub(super) fn read_get(status: u16, body: &[u8]) -> Result<Option<Value>, LinkError> {
+/// `{"id": …, "token": …, "v": …}`, with `k`, `seq` and `sig` where it is mutable, or nothing where there is no such
+/// value.
+pub(super) fn read_get(status: u16, body: &[u8], hash: &str, salt: Option<&str>) -> Result<Option<Found>, LinkError> {
     if status == 200 && body.is_empty() {
         return Ok(None);
     }
     match parse(status, body)? {
-        Value::Object(mut found) if found.contains_key("v") => Ok(found.remove("v")),
         Value::Null => Ok(None),
+        found if found.get("v").is_some() => check(&found, hash, salt).map(Some),
         other => Err(refused(status, body, &other)),
     }
 }
@@ -232,13 +229,28 @@ mod tests {
     }
 
     #[test]
-    fn puts_and_gets() {
+    fn puts() {
         let hash = "28f4acc5fb92cca63cad5db1fcb106dad5546fc1";
-        assert_eq!(read_put(200, format!("\"{hash}\"").as_bytes()).as_deref(), Ok(hash));
-        assert_eq!(read_put(200, br#""opts.v not given""#), Err(refused("opts.v not given")));
-        assert_eq!(read_get(200, br#"{"id":"00","token":null,"v":"hello"}"#), Ok(Some("hello".into())));
-        assert_eq!(read_get(200, b""), Ok(None));
-        assert_eq!(read_get(200, br#""ERR_GRAPE_GENERIC""#), Err(refused("ERR_GRAPE_GENERIC")));
-        assert!(matches!(read_get(500, b""), Err(LinkError::Malformed { .. })));
+        let read = |status, body: &str| read_put(status, body.as_bytes(), hash);
+        assert_eq!(read(200, &format!("\"{hash}\"")).as_deref(), Ok(hash));
+        assert_eq!(read(200, &format!("\"{}\"", "0".repeat(40))), Err(LinkError::Forged));
+        assert_eq!(read(200, r#""opts.v not given""#), Err(refused("opts.v not given")));
+        // Recorded from a Grape of the original implementation.
+        assert_eq!(read(301, r#""301 CAS mismatch, re-read and try again""#), Err(LinkError::CasMismatch));
+        assert_eq!(read(302, r#""302 sequence number less than current""#), Err(LinkError::Stale));
+        assert!(matches!(read(200, "1"), Err(LinkError::Malformed { .. })));
+    }
+
+    #[test]
+    fn gets() {
+        let hash = "e5f96f6f38320f0f33959cb4d3d656452117aadb";
+        let read = |status, body: &str| read_get(status, body.as_bytes(), hash, None);
+        let found = Found::Immutable("Hello World!".into());
+        assert_eq!(read(200, r#"{"id":"00","token":null,"v":"Hello World!"}"#), Ok(Some(found)));
+        assert_eq!(read(200, ""), Ok(None));
+        assert_eq!(read(200, "null"), Ok(None));
+        assert_eq!(read(200, r#"{"id":"00","token":null,"v":"Hello"}"#), Err(LinkError::Forged));
+        assert_eq!(read(200, r#""ERR_GRAPE_GENERIC""#), Err(refused("ERR_GRAPE_GENERIC")));
+        assert!(matches!(read(500, ""), Err(LinkError::Malformed { .. })));
     }
 }

@@ -1,6 +1,10 @@
-//! The client of a Grape: announces names, looks them up, puts and gets values.
+//! The client of Grapes: announces names, looks them up, puts and gets values.
 //!
-//! A call is a `POST` of `{"rid": uuid, "data": …}` to the Grape's HTTP API.
+//! A call is a `POST` of `{"rid": uuid, "data": …}` to a Grape's HTTP API.
+//!
+//! What bounds it: the cache ([`MAX_CACHED`]), the addresses of one lookup ([`MAX_ADDRESSES`]), an answer's size
+//! ([`MAX_HTTP_ANSWER`](crate::net::MAX_HTTP_ANSWER)). Calls under way are as many as callers wait: a caller is held
+//! until its call has ended, and dropping its future ends the call, unless another waits for the same.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -8,65 +12,40 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lru::LruCache;
-use rand::RngExt as _;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use self::call::{Call, Caller};
 use self::coalesce::Calls;
+use self::grapes::Grapes;
+use self::value::Found;
 use crate::event::Event;
-use crate::net::{Net, Task};
+use crate::net::Net;
 
+mod announcing;
 mod call;
 mod coalesce;
+mod config;
+mod error;
+mod grapes;
+mod value;
 
-pub use call::{LinkError, MAX_ADDRESSES};
+pub use self::announcing::{ANNOUNCE_INTERVAL, ANNOUNCE_RETRY, Announcing};
+pub use self::call::MAX_ADDRESSES;
+pub use self::config::{CallOptions, LinkConfig};
+pub use self::error::LinkError;
+pub use self::grapes::GRAPE_REST;
+pub use self::value::{KeyPair, SignedValue, immutable_hash, mutable_hash};
+pub use crate::grape::krpc::ValueError;
 
 /// How many names a link keeps the addresses of. At the limit the one unused for longest goes.
 pub const MAX_CACHED: NonZeroUsize = NonZeroUsize::new(2500).expect("not zero");
 
-/// How soon [`Link::start_announcing`] tries again after a failure.
-pub const ANNOUNCE_RETRY: Duration = Duration::from_secs(1);
-
-/// The interval of [`Link::start_announcing`] that others use.
-pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(120);
-
 /// The longest time between two announces and that an address is cached: far above what either is good for.
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Settings of a [`Link`].
-#[derive(Debug, Clone)]
-pub struct LinkConfig {
-    grape: SocketAddr,
-    timeout: Duration,
-    tries: u32,
-    cache: Duration,
-}
-
-impl LinkConfig {
-    /// The defaults, for the Grape whose HTTP API is at this address.
-    pub fn new(grape: SocketAddr) -> Self {
-        Self { grape, timeout: Duration::from_millis(2500), tries: 3, cache: Duration::from_secs(10) }
-    }
-
-    /// How long one try of a call may take (default 2500 ms).
-    pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout, ..self }
-    }
-
-    /// How often an announce or a lookup is tried where the Grape is not reached (default 3, at least 1). What the
-    /// Grape refuses is not tried again.
-    pub fn tries(self, tries: u32) -> Self {
-        Self { tries: tries.max(1), ..self }
-    }
-
-    /// How long a lookup's addresses are used again (default 10 s, at most a day; zero turns the cache off).
-    pub fn cache(self, cache: Duration) -> Self {
-        Self { cache: cache.min(DAY), ..self }
-    }
-}
-
-/// A client of one Grape. Cheap to clone; clones share the cache and the calls under way.
+/// A client of one Grape, or of several of which the first that is reached is asked. Cheap to clone; clones share the
+/// cache and the calls under way: identical ones at the same time are one.
 ///
 /// ```no_run
 /// use grenache::link::{ANNOUNCE_INTERVAL, Link, LinkConfig, LinkError};
@@ -79,7 +58,7 @@ impl LinkConfig {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct Link(Arc<Inner>);
+pub struct Link(Arc<Inner>, CallOptions);
 
 #[derive(Debug)]
 struct Inner {
@@ -89,7 +68,7 @@ struct Inner {
     announces: Calls<Result<u64, LinkError>>,
     lookups: Calls<Result<Vec<SocketAddr>, LinkError>>,
     puts: Calls<Result<String, LinkError>>,
-    gets: Calls<Result<Option<Value>, LinkError>>,
+    gets: Calls<Result<Option<Found>, LinkError>>,
 }
 
 #[derive(Debug)]
@@ -103,12 +82,10 @@ impl Link {
     pub fn new(net: &Net, config: LinkConfig) -> Self {
         let caller = Caller {
             net: net.clone(),
-            grape: config.grape,
-            timeout: config.timeout,
-            tries: config.tries,
+            grapes: Mutex::new(Grapes::new(config.grapes)),
             rng: Mutex::new(net.rng("link")),
         };
-        Self(Arc::new(Inner {
+        let inner = Inner {
             caller: Arc::new(caller),
             cache_for: config.cache,
             cache: Arc::new(Mutex::new(LruCache::new(MAX_CACHED))),
@@ -116,7 +93,13 @@ impl Link {
             lookups: Calls::new(),
             puts: Calls::new(),
             gets: Calls::new(),
-        }))
+        };
+        Self(Arc::new(inner), config.calls)
+    }
+
+    /// A handle on the same link whose calls are made in this way.
+    pub fn with(&self, calls: CallOptions) -> Self {
+        Self(self.0.clone(), calls)
     }
 
     /// Announces that a service of this host listens on a port; gives how many DHT nodes took it. The address is the
@@ -126,11 +109,11 @@ impl Link {
     /// As [`LinkError`] says; a Grape without others refuses with `No nodes to query`.
     pub async fn announce(&self, name: &str, port: u16) -> Result<u64, LinkError> {
         let data = json!([name, port]);
-        let what = data.to_string();
-        let (caller, name) = (self.0.caller.clone(), name.to_owned());
+        let what = self.what(&data);
+        let (caller, options, name) = (self.0.caller.clone(), self.1, name.to_owned());
         let call = self.0.announces.join(&what, || {
             Box::pin(async move {
-                let nodes = caller.call(Call::Announce, data, call::read_announce).await?;
+                let nodes = caller.call(Call::Announce, data, options, call::read_announce).await?;
                 caller.net.emit(Event::Announced { name, port, nodes });
                 Ok(nodes)
             })
@@ -139,20 +122,9 @@ impl Link {
     }
 
     /// Announces at once and then again and again, each time after `interval` × (0.5 … 1.5), until the guard is
-    /// dropped. After a failure it tries again in a second. The interval is a day at most.
+    /// [stopped](Announcing::stop) or dropped. After a failure it tries again in a second. The interval is a day at most.
     pub fn start_announcing(&self, name: &str, port: u16, interval: Duration) -> Announcing {
-        let (link, name, interval) = (self.clone(), name.to_owned(), interval.min(DAY));
-        Announcing(self.0.caller.net.spawn(Box::pin(async move {
-            loop {
-                let pause = match link.announce(&name, port).await {
-                    Ok(_) => interval
-                        .mul_f64(link.0.caller.rng.lock().expect("no panic while locked").random_range(0.5..1.5)),
-                    // The failure has been reported as an event.
-                    Err(_) => ANNOUNCE_RETRY,
-                };
-                sleep(pause).await;
-            }
-        })))
+        Announcing::start(self, name, port, interval)
     }
 
     /// Where a name is: at least one address, in the Grape's order. What was found within the last 10 s is given
@@ -176,11 +148,12 @@ impl Link {
     /// # Errors
     /// As those of [`lookup`](Self::lookup).
     pub async fn lookup_fresh(&self, name: &str) -> Result<Vec<SocketAddr>, LinkError> {
-        let (caller, cache, cache_for) = (self.0.caller.clone(), self.0.cache.clone(), self.0.cache_for);
-        let call = self.0.lookups.join(name, || {
+        let (caller, options) = (self.0.caller.clone(), self.1);
+        let (cache, cache_for) = (self.0.cache.clone(), self.0.cache_for);
+        let call = self.0.lookups.join(&self.what(&json!(name)), || {
             let name = name.to_owned();
             Box::pin(async move {
-                let found = caller.call(Call::Lookup, json!(name), call::read_lookup).await;
+                let found = caller.call(Call::Lookup, json!(name), options, call::read_lookup).await;
                 let mut cache = cache.lock().expect("no panic while locked");
                 match &found {
                     Ok(addresses) => {
@@ -199,33 +172,93 @@ impl Link {
         call.await
     }
 
-    /// Stores an immutable text (BEP 44) of less than 1000 bytes in the DHT; gives its hash, 40 hex digits.
+    /// Stores an immutable value (BEP 44) of less than 1000 bytes in the DHT: a text, or other JSON of whole numbers;
+    /// gives its hash, 40 hex digits, which is checked.
     ///
     /// # Errors
     /// As [`LinkError`] says.
-    pub async fn put(&self, text: &str) -> Result<String, LinkError> {
-        let caller = self.0.caller.clone();
-        let data = json!({ "v": text });
-        let call =
-            self.0.puts.join(text, || Box::pin(async move { caller.call(Call::Put, data, call::read_put).await }));
+    pub async fn put(&self, value: impl Into<Value>) -> Result<String, LinkError> {
+        let value = value.into();
+        let hash = immutable_hash(&value)?;
+        self.put_data(json!({ "v": value }), hash).await
+    }
+
+    /// Stores a mutable value (BEP 44) of less than 1000 bytes in the DHT: see [`KeyPair::sign`]. Gives the hash that it
+    /// is found under, 40 hex digits, which follows from key and salt. With `cas` it is stored only where that is the
+    /// sequence number of what is there.
+    ///
+    /// ```no_run
+    /// use grenache::link::{KeyPair, Link, LinkError};
+    /// # async fn example(link: Link, keys: KeyPair) -> Result<(), LinkError> {
+    /// let hash = link.put_mutable(&keys.sign(None, 1, "first")?, None).await?;
+    /// let found = link.get_mutable(&hash, None).await?.expect("it was just put");
+    /// let second = keys.sign(None, found.sequence + 1, "second")?;
+    /// match link.put_mutable(&second, Some(found.sequence)).await {
+    ///     Err(LinkError::CasMismatch | LinkError::Stale) => println!("another writer was faster"),
+    ///     put => drop(put?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`LinkError::CasMismatch`], [`LinkError::Stale`], else as [`LinkError`] says.
+    pub async fn put_mutable(&self, signed: &SignedValue, cas: Option<i64>) -> Result<String, LinkError> {
+        self.put_data(signed.to_put(cas), signed.hash()).await
+    }
+
+    async fn put_data(&self, data: Value, hash: String) -> Result<String, LinkError> {
+        let (caller, options) = (self.0.caller.clone(), self.1);
+        let call = self.0.puts.join(&self.what(&data), || {
+            Box::pin(async move {
+                let read = |status, body: &[u8]| call::read_put(status, body, &hash);
+                caller.call(Call::Put, data, options, read).await
+            })
+        });
         call.await
     }
 
-    /// The value that was stored under a hash: a string, where [`put`](Self::put) stored it; `None` where it is not
-    /// found.
+    /// The value that was stored under a hash, as [`put`](Self::put) was given it; `None` where it is not found. It is
+    /// checked: an immutable value against the hash, a mutable one without a salt against its signature too.
     ///
     /// # Errors
     /// As [`LinkError`] says.
     pub async fn get(&self, hash: &str) -> Result<Option<Value>, LinkError> {
-        let caller = self.0.caller.clone();
-        let data = json!(hash);
-        let call =
-            self.0.gets.join(hash, || Box::pin(async move { caller.call(Call::Get, data, call::read_get).await }));
+        Ok(self.get_data(json!(hash), hash, None).await?.map(|found| match found {
+            Found::Immutable(value) => value,
+            Found::Mutable(signed) => signed.value,
+        }))
+    }
+
+    /// The mutable value that was stored under a hash with this salt; `None` where it is not found. Hash and signature
+    /// are checked. [`mutable_hash`] gives the hash from a public key.
+    ///
+    /// # Errors
+    /// [`LinkError::Forged`] where it is an immutable one; else as [`LinkError`] says.
+    pub async fn get_mutable(&self, hash: &str, salt: Option<&str>) -> Result<Option<SignedValue>, LinkError> {
+        let salt = salt.filter(|salt| !salt.is_empty());
+        let data = salt.map_or_else(|| json!(hash), |salt| json!({ "hash": hash, "salt": salt }));
+        match self.get_data(data, hash, salt).await? {
+            Some(Found::Mutable(signed)) => Ok(Some(signed)),
+            Some(Found::Immutable(_)) => Err(LinkError::Forged),
+            None => Ok(None),
+        }
+    }
+
+    async fn get_data(&self, data: Value, hash: &str, salt: Option<&str>) -> Result<Option<Found>, LinkError> {
+        let (caller, options) = (self.0.caller.clone(), self.1);
+        let call = self.0.gets.join(&self.what(&data), || {
+            let (hash, salt) = (hash.to_owned(), salt.map(str::to_owned));
+            Box::pin(async move {
+                let read = |status, body: &[u8]| call::read_get(status, body, &hash, salt.as_deref());
+                caller.call(Call::Get, data, options, read).await
+            })
+        });
         call.await
     }
-}
 
-/// Announces a name for as long as it lives: see [`Link::start_announcing`].
-#[derive(Debug)]
-#[must_use = "dropping it ends the announcing"]
-pub struct Announcing(#[expect(dead_code, reason = "the task ends with it")] Task);
+    /// What makes a call identical to another one.
+    fn what(&self, data: &Value) -> String {
+        format!("{:?} {data}", self.1)
+    }
+}

@@ -20,7 +20,7 @@ use super::pool::{Job, PoolLimits, Ticket};
 use crate::event::Event;
 use crate::link::Link;
 use crate::net::{LONGEST_WAIT, Net, Rng};
-use crate::transport::Endpoint;
+use crate::transport::{Endpoint, UtpStream};
 
 /// Settings of a [`PeerRpcClient`].
 #[derive(Debug, Clone)]
@@ -138,22 +138,35 @@ struct Inner {
     config: ClientConfig,
     rng: Mutex<Rng>,
     carrier: Arc<Carrier>,
+    /// For connections outside of the pool; `None` in tests that dial otherwise.
+    endpoint: Option<Endpoint>,
 }
 
 impl PeerRpcClient {
     /// A client that sends from `endpoint`, and looks keys up with `link`.
     pub fn new(endpoint: &Endpoint, link: Option<Link>, config: ClientConfig) -> Self {
-        Self::over(endpoint.net(), Arc::new(endpoint.clone()), link, config)
+        Self::with(endpoint.net(), Arc::new(endpoint.clone()), Some(endpoint.clone()), link, config)
     }
 
+    #[cfg(test)]
     pub(super) fn over(net: &Net, dial: Arc<dyn Dial>, link: Option<Link>, config: ClientConfig) -> Self {
+        Self::with(net, dial, None, link, config)
+    }
+
+    fn with(
+        net: &Net,
+        dial: Arc<dyn Dial>,
+        endpoint: Option<Endpoint>,
+        link: Option<Link>,
+        config: ClientConfig,
+    ) -> Self {
         let limits = PoolLimits {
             transports: config.transports,
             pipeline: config.pipeline,
             inactivity: config.inactivity_timeout,
         };
         let carrier = Carrier::new(net, dial, limits, config.max_message);
-        Self(Arc::new(Inner { net: net.clone(), link, config, rng: Mutex::new(net.rng("rpc")), carrier }))
+        Self(Arc::new(Inner { net: net.clone(), link, config, rng: Mutex::new(net.rng("rpc")), carrier, endpoint }))
     }
 
     /// Looks `key` up and asks one of the services found: see [`request_with`](Self::request_with).
@@ -241,10 +254,33 @@ impl PeerRpcClient {
         self.0.rng.lock().expect("no panic while locked")
     }
 
-    fn encode<'a>(&self, key: &'a str, payload: &Value) -> Encoded<'a> {
+    pub(super) fn net(&self) -> &Net {
+        &self.0.net
+    }
+
+    /// A request's id.
+    pub(super) fn new_id(&self) -> Uuid {
         let mut bytes = [0; 16];
         self.rng().fill_bytes(&mut bytes);
-        let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
+        uuid::Builder::from_random_bytes(bytes).into_uuid()
+    }
+
+    /// Looks `key` up, anew where something has failed, and chooses one of the services found.
+    pub(super) async fn find(&self, key: &str, failed: &[SocketAddr]) -> Result<SocketAddr, RpcError> {
+        let link = self.0.link.as_ref().ok_or(RpcError::NoLink)?;
+        // What is cached led to a failure: the service may have moved.
+        let found = if failed.is_empty() { link.lookup(key).await? } else { link.lookup_fresh(key).await? };
+        Ok(self.choose(&found, failed))
+    }
+
+    /// A connection outside of the pool.
+    pub(super) async fn connect_alone(&self, to: SocketAddr) -> Result<UtpStream, RpcError> {
+        let endpoint = self.0.endpoint.as_ref().ok_or(RpcError::TransportClose)?;
+        endpoint.connect(to).await.map_err(|e| RpcError::from(&e))
+    }
+
+    fn encode<'a>(&self, key: &'a str, payload: &Value) -> Encoded<'a> {
+        let id = self.new_id();
         let rid = id.to_string();
         let text = RequestMessage::encode(&rid, key, payload);
         Encoded { id, rid, key, text }
@@ -283,16 +319,9 @@ impl PeerRpcClient {
     }
 
     async fn ask_key(&self, request: &Encoded<'_>, options: RequestOptions) -> Result<(SocketAddr, Value), RpcError> {
-        let link = self.0.link.as_ref().ok_or(RpcError::NoLink)?;
         let mut failed = Vec::new();
         loop {
-            // What is cached led to a failure: the service may have moved.
-            let found = if failed.is_empty() {
-                link.lookup(request.key).await?
-            } else {
-                link.lookup_fresh(request.key).await?
-            };
-            let to = self.choose(&found, &failed);
+            let to = self.find(request.key, &failed).await?;
             match self.attempt(request, to).await {
                 Err(e) if e.is_transport() && failed.len() < options.retries as usize => failed.push(to),
                 outcome => return outcome.map(|value| (to, value)),

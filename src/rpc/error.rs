@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::streaming::StreamError;
 use crate::link::LinkError;
 
 /// Why a request has no result.
@@ -49,6 +50,9 @@ pub enum RpcError {
     /// A request by key from a client without a link; nothing was sent.
     #[error("ERR_NO_LINK: give the client a link, or request at an address")]
     NoLink,
+    /// A streamed call failed in a way that plain requests cannot.
+    #[error(transparent)]
+    Stream(StreamError),
 }
 
 impl RpcError {

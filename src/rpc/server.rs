@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::framing::{FramingError, MAX_TEXT};
 use super::message::{MalformedMessage, ReplyMessage, RequestMessage, readable_rid};
 use super::stream::{Outgoing, TextReader, write_all};
+use super::streaming;
 use crate::event::Event;
 use crate::net::{Net, Task};
 use crate::transport::Endpoint;
@@ -185,6 +186,10 @@ impl PeerRpcServer {
     pub fn malformed(&self) -> u64 {
         self.shared.malformed.load(Ordering::Relaxed)
     }
+
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
 }
 
 impl Requests {
@@ -241,12 +246,26 @@ pub(super) struct Shared {
     config: ServerConfig,
     requests: mpsc::Sender<Request>,
     pub(super) malformed: AtomicU64,
+    offers: streaming::Offers,
 }
 
 impl Shared {
     pub(super) fn new(net: &Net, config: ServerConfig) -> (Arc<Self>, Requests) {
         let (requests, received) = mpsc::channel(config.max_queue);
-        (Arc::new(Self { net: net.clone(), config, requests, malformed: AtomicU64::new(0) }), Requests(received))
+        let (malformed, offers) = (AtomicU64::new(0), streaming::Offers::default());
+        (Arc::new(Self { net: net.clone(), config, requests, malformed, offers }), Requests(received))
+    }
+
+    pub(super) fn net(&self) -> &Net {
+        &self.net
+    }
+
+    pub(super) fn idle_timeout(&self) -> Duration {
+        self.config.idle_timeout
+    }
+
+    pub(super) fn offers(&self) -> &streaming::Offers {
+        &self.offers
     }
 }
 
@@ -261,7 +280,7 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
             continue;
         }
         let from = stream.peer_addr();
-        connections.push(shared.net.spawn(Box::pin(Connection::run(shared.clone(), stream, from))));
+        connections.push(shared.net.spawn(Box::pin(streaming::route(shared.clone(), stream, from))));
     }
 }
 

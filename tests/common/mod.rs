@@ -13,9 +13,11 @@ use rand::SeedableRng;
 use tokio::sync::watch;
 
 pub(crate) mod fake_grape;
+pub(crate) mod grapes;
 pub(crate) mod http_table;
 pub(crate) mod refusing_node;
 pub(crate) mod signed;
+pub(crate) mod streams;
 pub(crate) mod swarm;
 
 /// How long a test over real sockets waits for what must happen: it only matters where the test fails.

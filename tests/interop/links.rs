@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use grenache::link::{Link, LinkConfig, LinkError};
+use grenache::link::{KeyPair, Link, LinkConfig, LinkError};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
@@ -33,7 +33,17 @@ async fn ours(place: &Place, grape: AnyGrape) {
         assert_eq!(link.get(&put).await, Ok(Some(json!(text))));
     }
     assert_eq!(link.get(&hash("never put")).await, Ok(None));
-    let refused = link.put(&"v".repeat(1000)).await.unwrap_err();
+    for salt in [None, Some("pepper")] {
+        let keys = KeyPair::from_seed([salt.map_or(1, |_| 2); 32]);
+        let first = keys.sign(salt, 1, "café ☕").unwrap();
+        let put = link.put_mutable(&first, None).await.unwrap();
+        assert_eq!(link.get_mutable(&put, salt).await, Ok(Some(first.clone())));
+        let second = keys.sign(salt, 2, "tea").unwrap();
+        assert_eq!(link.put_mutable(&second, Some(7)).await, Err(LinkError::CasMismatch));
+        assert_eq!(link.put_mutable(&second, Some(1)).await.as_ref(), Ok(&put));
+        assert_eq!(link.put_mutable(&first, None).await, Err(LinkError::Stale));
+    }
+    let refused = link.put("v".repeat(1000)).await.unwrap_err();
     assert!(refused.to_string().contains("v must be less than 1000 bytes in put()"), "{refused}");
     grape.kill().await;
     assert_eq!(link.lookup("linked").await.unwrap(), found, "from the cache");

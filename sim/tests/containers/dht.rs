@@ -42,7 +42,7 @@ async fn assert_one_dht(grapes: &[ContainerAsync<GrapeContainer>]) {
     }
     for (index, link) in links.iter().enumerate() {
         let text = format!("from {index}");
-        let hash = link.put(&text).await.expect("it is stored");
+        let hash = link.put(text.as_str()).await.expect("it is stored");
         for other in &links {
             let got = eventually("the value is found", || async { other.get(&hash).await.ok().flatten() }).await;
             assert_eq!(got, json!(text));

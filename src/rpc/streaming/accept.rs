@@ -1,0 +1,207 @@
+//! What a new connection of a server is for: plain requests, or a streamed call where the server offers that.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
+
+use super::body::{incoming, outgoing};
+use super::carry::{Call, Incoming, Limits, Outgoing, Report, carry};
+use super::error::StreamError;
+use super::frame::{Kind, read_header, read_payload};
+use super::server::{StreamReplier, StreamRequest, Taker};
+use super::{ASK, BUSY, StreamConfig, YES};
+use crate::event::Event;
+use crate::net::Net;
+use crate::rpc::message::RequestMessage;
+use crate::rpc::server::{Connection, Shared};
+use crate::transport::UtpStream;
+
+/// What a server offers at the moment: nothing, until the application asks for streamed calls.
+#[derive(Debug, Default)]
+pub(in crate::rpc) struct Offers(Mutex<Option<Arc<Offer>>>);
+
+/// An application that takes streamed calls.
+#[derive(Debug)]
+pub(super) struct Offer {
+    pub(super) config: StreamConfig,
+    pub(super) taker: Taker,
+    /// How many streamed calls there are from each address.
+    sources: Mutex<BTreeMap<IpAddr, usize>>,
+}
+
+/// A streamed call's place among those that there may be.
+#[derive(Debug)]
+struct Place {
+    offer: Arc<Offer>,
+    source: IpAddr,
+}
+
+impl Offers {
+    /// Offers streams from now on, in place of an earlier offer.
+    pub(super) fn make(&self, config: StreamConfig, taker: Taker) {
+        *self.current() = Some(Arc::new(Offer { config, taker, sources: Mutex::default() }));
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<Arc<Offer>>> {
+        self.0.lock().expect("no panic while locked")
+    }
+}
+
+impl Offer {
+    fn sources(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
+        self.sources.lock().expect("no panic while locked")
+    }
+
+    fn place(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        // An IPv4 address is the same source on an IPv6 socket.
+        let source = source.to_canonical();
+        let mut sources = self.sources();
+        let from_all: usize = sources.values().sum();
+        let from_source = sources.get(&source).copied().unwrap_or(0);
+        if from_all >= self.config.max_streams || from_source >= self.config.max_streams_per_source {
+            return None;
+        }
+        sources.insert(source, from_source + 1);
+        Some(Place { offer: self.clone(), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut sources = self.offer.sources();
+        if let Some(count) = sources.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                sources.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// Runs a connection to its end, as what its first bytes say that it is.
+pub(in crate::rpc) async fn route(shared: Arc<Shared>, mut stream: UtpStream, from: SocketAddr) {
+    match timeout(shared.idle_timeout(), first_bytes(&mut stream)).await {
+        Ok(Ok(First::Plain(first))) => Connection::run(shared, Begun { first, rest: stream }, from).await,
+        Ok(Ok(First::Asks)) => {
+            let offer = shared.offers().current().clone();
+            match offer.filter(|offer| offer.taker.is_there()) {
+                Some(offer) => serve(shared.net(), offer, stream, from).await,
+                None => shared.net().emit(Event::StreamRefused { from, reason: "not offered" }),
+            }
+        }
+        // Nothing was asked.
+        Ok(Err(_)) | Err(_) => {}
+    }
+}
+
+/// What a connection begins with.
+enum First {
+    /// A client that asks for a streamed call.
+    Asks,
+    /// These bytes of something else.
+    Plain(Bytes),
+}
+
+/// Reads no further than the question is long, and only as long as it can be the question.
+async fn first_bytes(stream: &mut UtpStream) -> io::Result<First> {
+    let mut bytes = [0; ASK.len()];
+    let mut len = 0;
+    loop {
+        let more = stream.read(&mut bytes[len..]).await?;
+        len += more;
+        if more == 0 || !ASK.starts_with(&bytes[..len]) {
+            return Ok(First::Plain(Bytes::copy_from_slice(&bytes[..len])));
+        }
+        if len == ASK.len() {
+            return Ok(First::Asks);
+        }
+    }
+}
+
+/// Answers the question, and hands the call to the application.
+async fn serve(net: &Net, offer: Arc<Offer>, mut stream: UtpStream, from: SocketAddr) {
+    let Some(_place) = offer.place(from.ip()) else {
+        net.emit(Event::StreamRefused { from, reason: "as many streams as there may be" });
+        // The connection ends all the same where this cannot be written.
+        let _ = timeout(offer.config.head_timeout, stream.write_all(BUSY)).await;
+        return;
+    };
+    let head = async {
+        stream.write_all(YES).await.map_err(|e| StreamError::from(&e))?;
+        let header = read_header(&mut stream, offer.config.max_head).await?;
+        if header.kind != Kind::Head {
+            return Err(StreamError::Protocol(format!("a {:?} frame before the head", header.kind)));
+        }
+        let text = read_payload(&mut stream, header).await?;
+        RequestMessage::parse(&text).map_err(|e| StreamError::Protocol(format!("the request's head: {}", e.reason)))
+    };
+    let RequestMessage { rid, key, payload } = match timeout(offer.config.head_timeout, head).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(error)) => {
+            if let StreamError::Protocol(reason) = error {
+                net.emit(Event::Malformed { layer: "rpc", from, reason });
+            }
+            stream.reset();
+            return;
+        }
+        Err(_) => {
+            net.emit(Event::StreamRefused { from, reason: "no head in time" });
+            stream.reset();
+            return;
+        }
+    };
+    let report = Report::start(net, &rid, &key, from, false);
+    let (writer, source) = outgoing();
+    let (sink, reader) = incoming();
+    let (replier, head) = StreamReplier::new(&rid, writer);
+    let limits = Limits {
+        idle: offer.config.idle_timeout,
+        // Only clients wait for a reply.
+        reply: offer.config.idle_timeout,
+        max_head: offer.config.max_head,
+    };
+    offer.taker.take(net, StreamRequest { rid, key, payload, from, body: reader, replier });
+    let outgoing = Outgoing { head: Some(head), body: source };
+    let incoming = Incoming { head: None, body: sink };
+    carry(Call { stream, outgoing, incoming, limits, report }).await;
+}
+
+/// A stream of which something was read already.
+#[derive(Debug)]
+struct Begun<S> {
+    first: Bytes,
+    rest: S,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Begun<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.first.is_empty() {
+            return Pin::new(&mut self.rest).poll_read(cx, out);
+        }
+        let len = self.first.len().min(out.remaining());
+        out.put_slice(&self.first[..len]);
+        self.first.advance(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Begun<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.rest).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.rest).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.rest).poll_shutdown(cx)
+    }
+}
