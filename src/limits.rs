@@ -45,7 +45,7 @@
 //! | [`max_in_flight_total`](crate::rpc::ServerConfig::max_in_flight_total) of all connections | 32,768 | no more is read |
 //! | [`max_queue`](crate::rpc::ServerConfig::max_queue), requests that wait for `Requests::next` | 1024 | no more is read |
 //! | [`max_unsent`](crate::rpc::ServerConfig::max_unsent), bytes of replies that a connection does not take | 16 MiB | no more is read from it |
-//! | [`write_timeout`](crate::rpc::ServerConfig::write_timeout) without a byte of a reply taken | 60 s | the connection is reset |
+//! | [`write_timeout`](crate::rpc::ServerConfig::write_timeout) for a reply to be taken, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) bytes | 60 s, 8 KiB | the connection is closed |
 //! | [`idle_timeout`](crate::rpc::ServerConfig::idle_timeout) without a request | 180 s | the connection is closed |
 //! | [`ClientConfig::transports`](crate::rpc::ClientConfig::transports), [`pipeline`](crate::rpc::ClientConfig::pipeline), 65,536 waiting for one destination | 3, unlimited | requests wait; then they fail with `ERR_QUEUE_FULL` |
 //!

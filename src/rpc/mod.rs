@@ -7,6 +7,7 @@
 //! Server and client of a process share one [`Endpoint`](crate::transport::Endpoint), and with it a UDP port: what a
 //! NAT lets through to the one reaches the other. A connection carries the requests of the side that opened it.
 
+mod bounds;
 mod carrier;
 mod client;
 mod error;
@@ -19,9 +20,10 @@ pub mod streaming;
 #[cfg(test)]
 mod tests;
 
+pub use bounds::{TEXT_RATE, TEXT_TIME};
 pub use client::{ClientConfig, PeerRpcClient, RequestOptions};
 pub use error::RpcError;
 pub use server::{
-    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, MAX_MALFORMED, PeerRpcServer, Request, RequestParts, Requests,
-    ServerConfig,
+    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, MAX_MALFORMED, PeerRpcServer, Request,
+    RequestParts, Requests, ServerConfig,
 };
