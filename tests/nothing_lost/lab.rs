@@ -26,9 +26,6 @@ const PORT: u16 = 1337;
 const API: u16 = 30_001;
 const DHT: u16 = 20_001;
 
-/// Longer than any request may take.
-const LONGEST_ASK: Duration = Duration::from_secs(8);
-
 /// After how long unused the client's connections close.
 const INACTIVITY: Duration = Duration::from_secs(20);
 
@@ -66,6 +63,8 @@ pub(crate) struct Shown {
     pub(crate) orphaned: Vec<usize>,
     pub(crate) handled: Vec<Handled>,
     pub(crate) client_events: Vec<Event>,
+    /// What each server answered when all faults were over.
+    pub(crate) afterwards: Vec<Result<Value, RpcError>>,
     /// Connections of the client's pool after its inactivity timeout.
     pub(crate) pooled: usize,
     /// What was alive at the end, by host.
@@ -248,8 +247,17 @@ impl Lab {
 
     /// The requests end, then the connections, then all else.
     async fn wind_up(mut self) -> Shown {
-        sleep(LONGEST_ASK).await;
+        let longest = self.case.asks.iter().map(|ask| ask.timeout).max().unwrap_or_default();
+        sleep(longest + Duration::from_secs(1)).await;
         let client_events = self.events.lock().unwrap().clone();
+        let mut afterwards = Vec::new();
+        if let Some(asking) = &self.asking {
+            for server in 0..SERVERS {
+                let options = RequestOptions::default().timeout(Duration::from_secs(20)).retries(3);
+                let payload = json!({ "ask": usize::MAX });
+                afterwards.push(asking.client.request_at_with(server_address(server), KEY, &payload, options).await);
+            }
+        }
         // Twice: a connection that was made for the last request may have been used until now.
         sleep(2 * INACTIVITY).await;
         let pooled = self.asking.as_ref().map_or(0, |asking| asking.client.transports());
@@ -276,6 +284,7 @@ impl Lab {
             orphaned: self.orphaned,
             handled: std::mem::take(&mut self.log.lock().unwrap()),
             client_events,
+            afterwards,
             pooled,
             left: left(&self.world),
         }
@@ -379,7 +388,7 @@ async fn make(client: &PeerRpcClient, nth: usize, ask: Ask) -> Fate {
 
 async fn handle(server: usize, asks: Arc<Vec<Ask>>, log: Log, request: RequestParts) -> Result<Value, String> {
     let nth = request.payload["ask"].as_u64().map_or(usize::MAX, |nth| nth as usize);
-    let ask = asks[nth];
+    let Some(ask) = asks.get(nth).copied() else { return Ok(Value::Null) };
     let intact = request.key == KEY && request.payload["pad"] == pad(nth, ask.sizes.0);
     log.lock().unwrap().push(Handled { ask: nth, server, rid: request.rid, intact });
     sleep(ask.think).await;

@@ -14,6 +14,7 @@ use grenache::event::Event;
 use grenache::rpc::RpcError;
 use proptest::prelude::*;
 use proptest::test_runner::{RngSeed, TestRunner};
+use serde_json::Value;
 
 use case::{Answer, Case, SERVERS, case};
 use lab::{Fate, Shown, pad};
@@ -145,6 +146,9 @@ fn judge(case: &Case, shown: &Shown, ends: &mut Ends) -> Result<(), TestCaseErro
         let sent = sent.get(handled.rid.as_str()).copied().unwrap_or(0);
         prop_assert!((1..=1 + most).contains(&sent), "{:?} was sent {} times", handled, sent);
     }
+    // Whatever went wrong is forgotten once it is over.
+    let served = shown.afterwards.iter().filter(|answer| **answer == Ok(Value::Null)).count();
+    prop_assert!(case.path.loss > 5 || served == SERVERS, "afterwards: {:?}", shown.afterwards);
     prop_assert_eq!(shown.pooled, 0, "connections in the pool after the inactivity timeout");
     prop_assert!(shown.left.is_empty(), "left: {:?}", shown.left);
     Ok(())
