@@ -29,7 +29,7 @@
 //! | [`MAX_RECEIVE_ERRORS`](crate::transport::MAX_RECEIVE_ERRORS) of the socket in a row | 16 | receiving pauses, 10 ms up to 1 s |
 //! | [`PUNCH_RATE`](crate::punch::PUNCH_RATE) of one IP address | 512, then 128 a second | further punches are not reported |
 //! | [`PUNCH_BACK_RATE`](crate::punch::PUNCH_BACK_RATE) to one IP address | 10, then 5 a second | no further punch is answered |
-//! | [`MAX_SOURCES`](crate::limits::MAX_SOURCES) whose rates are known; [`MAX_COUNTED`](crate::punch::MAX_COUNTED) punchers | 1024; 500 | the one unheard for longest is forgotten |
+//! | [`MAX_SOURCES`] whose rates are known; [`MAX_COUNTED`](crate::punch::MAX_COUNTED) punchers | 1024; 500 | the one unheard for longest is forgotten |
 //!
 //! # Requests: [`rpc`](crate::rpc)
 //!

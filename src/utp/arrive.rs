@@ -112,7 +112,7 @@ impl Connection {
         self.check_end(now);
     }
 
-    /// The acceptor repeats its SYN-ACK until it hears from us: our first packet was lost.
+    /// The SYN was repeated, or the acceptor repeats its SYN-ACK by itself, as others may: our first packet was lost.
     fn on_repeated_syn_ack(&mut self, packet: &Repr<'_>) {
         let repeated = packet.ack == self.syn_seq && packet.seq == self.syn_ack_seq;
         if !repeated {
