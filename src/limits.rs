@@ -26,7 +26,7 @@
 //! | [`MAX_MESSAGE`](crate::transport::MAX_MESSAGE), bytes of a datagram that is not µTP | 2048 | it is dropped |
 //! | [`DATAGRAM_BACKLOG`](crate::transport::DATAGRAM_BACKLOG), [`MAX_BEHIND`](crate::punch::MAX_BEHIND), datagrams for a subscriber | 1024 | it skips the oldest |
 //! | [`DATAGRAM_QUEUE`](crate::transport::DATAGRAM_QUEUE), datagrams to be sent | 1024 | further ones are dropped |
-//! | [`MAX_RECEIVE_ERRORS`](crate::transport::MAX_RECEIVE_ERRORS) of the socket in a row | 16 | receiving pauses, 10 ms up to 1 s |
+//! | [`MAX_RECEIVE_ERRORS`](crate::net::MAX_RECEIVE_ERRORS) of a UDP socket in a row | 16 | receiving pauses, 10 ms up to 1 s |
 //! | [`PUNCH_RATE`](crate::punch::PUNCH_RATE) of one IP address | 512, then 128 a second | further punches are not reported |
 //! | [`PUNCH_BACK_RATE`](crate::punch::PUNCH_BACK_RATE) to one IP address | 10, then 5 a second | no further punch is answered |
 //! | [`MAX_SOURCES`] whose rates are known; [`MAX_COUNTED`](crate::punch::MAX_COUNTED) punchers | 1024; 500 | the one unheard for longest is forgotten |
@@ -96,7 +96,7 @@ pub enum Limit {
     DatagramSize,
     /// `transport::DATAGRAM_QUEUE`.
     DatagramQueue,
-    /// `transport::MAX_RECEIVE_ERRORS`.
+    /// `net::MAX_RECEIVE_ERRORS`.
     ReceiveErrors,
     /// `punch::PUNCH_RATE`.
     PunchRate,

@@ -15,7 +15,7 @@ use super::receive::{BUFFERS, BYTES_PER_SEGMENT};
 use super::shared::{Conn, Shared, now};
 use crate::event::Event;
 use crate::limits::Limit;
-use crate::net::{Transmit, UdpSocket};
+use crate::net::{ReceivePause, Transmit, UdpSocket};
 use crate::utp::{self, Batch, ResetLimiter};
 
 /// How many batches are received before the driver sends and lets other tasks run.
@@ -44,9 +44,7 @@ pub(super) struct Driver {
     out: Vec<u8>,
     unsent: Option<(SocketAddr, Option<usize>)>,
     closing: bool,
-    /// Errors of the socket in a row, and until when receiving pauses for them.
-    pub(super) receive_errors: u32,
-    pub(super) paused_until: Option<Instant>,
+    pub(super) pause: ReceivePause,
     _end: End,
 }
 
@@ -65,8 +63,7 @@ impl Driver {
             out: Vec::new(),
             unsent: None,
             closing: false,
-            receive_errors: 0,
-            paused_until: None,
+            pause: ReceivePause::default(),
             _end: end,
         }
     }
@@ -282,9 +279,8 @@ impl Driver {
 
     /// Sets the sleep to the earliest timer. `true` where that is due already.
     fn sleep(&mut self, cx: &mut Context<'_>) -> bool {
-        let timer = self.timers.first_key_value().map(|((due, _), _)| *due);
-        let Some(due) = timer.into_iter().chain(self.paused_until).min() else { return false };
-        let due = tokio::time::Instant::from_std(due);
+        let Some(((due, _), _)) = self.timers.first_key_value() else { return false };
+        let due = tokio::time::Instant::from_std(*due);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
         if sleep.deadline() != due {
             sleep.as_mut().reset(due);

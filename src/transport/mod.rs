@@ -39,10 +39,6 @@ pub const DATAGRAM_QUEUE: usize = 1024;
 /// carries in one piece. Longer ones are dropped and counted.
 pub const MAX_MESSAGE: usize = 2048;
 
-/// After how many errors of the socket in a row receiving pauses, at first for 10 ms and for no longer than 1 s: an error
-/// that never goes away must not occupy a core.
-pub const MAX_RECEIVE_ERRORS: u32 = 16;
-
 /// Why an [`Endpoint`] refuses a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

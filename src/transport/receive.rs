@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
 use super::driver::Driver;
 use super::shared::{Conn, Key};
-use super::{DATAGRAM_QUEUE, Datagram, MAX_MESSAGE, MAX_RECEIVE_ERRORS};
+use super::{DATAGRAM_QUEUE, Datagram, MAX_MESSAGE};
 use crate::event::Event;
 use crate::limits::Limit;
 use crate::net::RecvMeta;
@@ -24,17 +24,12 @@ pub(super) const BUFFERS: usize = 8;
 /// How many bytes a buffer needs for each datagram that it may be filled with.
 pub(super) const BYTES_PER_SEGMENT: usize = 2048;
 
-/// How long receiving pauses at first where the socket only gives errors, and at most.
-const RECEIVE_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_RECEIVE_PAUSE: Duration = Duration::from_secs(1);
-
 impl Driver {
     /// Receives one batch. `false` where there was none.
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
-        if self.paused_until.is_some_and(|until| now < until) {
+        if self.pause.poll_over(cx).is_pending() {
             return false;
         }
-        self.paused_until = None;
         let mut meta = [RecvMeta::default(); BUFFERS];
         let mut storage = std::mem::take(&mut self.buffers);
         let size = storage.len() / BUFFERS;
@@ -43,22 +38,19 @@ impl Driver {
             std::array::from_fn(|_| chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         let received = match self.socket.poll_recv(cx, &mut slices, &mut meta) {
             Poll::Pending => {
-                self.receive_errors = 0;
+                self.pause.passed();
                 None
             }
             // An error mostly speaks of a datagram sent earlier (unreachable): timeouts deal with that.
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "receiving");
-                self.receive_errors = self.receive_errors.saturating_add(1);
-                if self.receive_errors >= MAX_RECEIVE_ERRORS {
-                    let doubled = (self.receive_errors - MAX_RECEIVE_ERRORS).min(16);
-                    self.paused_until = Some(now + (RECEIVE_PAUSE * (1 << doubled)).min(LONGEST_RECEIVE_PAUSE));
+                if self.pause.failed() {
                     self.shared.limits.reached(Limit::ReceiveErrors, None);
                 }
                 Some(0)
             }
             Poll::Ready(Ok(count)) => {
-                self.receive_errors = 0;
+                self.pause.passed();
                 Some(count)
             }
         };

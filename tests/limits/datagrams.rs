@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use grenache::event::Event;
 use grenache::limits::Limit;
-use grenache::punch::{MAX_BEHIND, PUNCH, PUNCH_BACK_RATE, PUNCH_RATE, Puncher};
+use grenache::punch::{MAX_BEHIND, MAX_COUNTED, PUNCH, PUNCH_BACK_RATE, PUNCH_RATE, Puncher};
 use grenache::transport::{Endpoint, EndpointConfig, MAX_MESSAGE};
 use tokio::time::{sleep, timeout};
 
@@ -40,6 +40,18 @@ async fn punches_of_one_source_are_reported_at_a_bounded_rate() {
     assert_eq!(endpoint.limits().times(Limit::PunchRate), 2000 - u64::from(burst));
     assert_eq!(reported(forged(2).ip()), 1, "another source is heard");
     assert_eq!(puncher.count(forged(2)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_punchers_are_counted_and_no_more() {
+    let wire = Wire::default();
+    let (_endpoint, puncher) = puncher(&wire, 1);
+    settle().await;
+    for nth in 0..=MAX_COUNTED.get() as u32 {
+        wire.inject(forged(nth), address(1), &PUNCH);
+        settle().await;
+    }
+    assert_eq!((puncher.count(forged(0)), puncher.count(forged(1))), (0, 1), "the first is forgotten");
 }
 
 #[tokio::test(start_paused = true)]
