@@ -3,11 +3,12 @@
 //! Events go to [`Network::emit`](crate::net::Network::emit). The operating system's network turns them into
 //! `tracing` lines; the simulator writes them to its event log and decides expectations by them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::connect::Rung;
 use crate::limits::Limit;
 
 /// Something that happened on one host.
@@ -160,6 +161,43 @@ pub enum Event {
         server: bool,
         /// The observed address.
         address: SocketAddr,
+    },
+    /// A broker opened a relay between two peers.
+    RelayOpened {
+        /// The broker's port for it.
+        port: u16,
+    },
+    /// A relay ended.
+    RelayClosed {
+        /// The broker's port for it.
+        port: u16,
+        /// Bytes forwarded.
+        bytes: u64,
+        /// `idle` or `total bytes`.
+        reason: String,
+    },
+    /// Random ports of an address were punched: one of them may be a hole.
+    PortsProbed {
+        /// Whose ports.
+        address: IpAddr,
+        /// How many.
+        ports: usize,
+    },
+    /// A connector found a way to a service, or another one.
+    Connected {
+        /// The service's name.
+        service: String,
+        /// Where its requests go to from now on.
+        to: SocketAddr,
+        /// How: `direct`, `punch`, `predict`, `many-ports`, `relay`.
+        rung: Rung,
+    },
+    /// A connector found no way.
+    ConnectFailed {
+        /// The service's name.
+        service: String,
+        /// The error message.
+        error: String,
     },
     /// A Grape's DHT node finished its bootstrap.
     GrapeReady {

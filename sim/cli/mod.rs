@@ -13,6 +13,8 @@ mod check;
 mod files;
 mod grape;
 mod grapes;
+mod pages;
+mod peer;
 mod results;
 mod run;
 mod signals;
@@ -24,9 +26,11 @@ use terminal::Terminal;
 const ALL_EXIT_CODES: &str = "\
 Exit codes:
   0  all is as it should be
-  1  something failed
+  1  something failed, or a peer or a Grape answered with an error
   2  a file or the command line is wrong, or something that is needed is missing
   3  two runs of the same seed differed (run --twice)
+  4  nobody has announced the name, or there is no such value
+  5  no peer, or no Grape, was reached or answered in time
 
 Each command's --help says more. Colour is left out where NO_COLOR is set or the
 output is not a terminal.";
@@ -41,7 +45,7 @@ Exit codes:
 
 Colour is left out where NO_COLOR is set or the output is not a terminal.";
 
-/// Runs Grenache: scenarios of services, NATs and faults in a simulator or on this machine, and Grapes
+/// Grenache: services that find each other by name and ask each other, Grapes, and scenarios of them in a simulator
 #[derive(Debug, Parser)]
 #[command(name = "grenache", version, after_help = ALL_EXIT_CODES, propagate_version = true)]
 struct Cli {
@@ -51,6 +55,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Peer(peer::PeerCommand),
     /// Runs scenario files and says which passed.
     ///
     /// A line a run: name, seed, verdict, simulated time and wall time; several seeds of a file are summarised in one
@@ -72,6 +78,12 @@ enum Command {
     GrapeHealth(grape::HealthArgs),
     /// Starts, shows and ends several Grapes that know each other, in the background.
     Grapes(grapes::GrapesArgs),
+    /// Prints a shell's completions of this command line
+    #[command(after_help = pages::COMPLETIONS_HELP)]
+    Completions(pages::CompletionsArgs),
+    /// Prints a manual page, or writes all of them
+    #[command(after_help = pages::MAN_HELP)]
+    Man(pages::ManArgs),
 }
 
 #[derive(Debug, Args)]
@@ -170,6 +182,8 @@ impl Exit {
     const PASSED: Self = Self(0);
     const FAILED: Self = Self(1);
     const WRONG: Self = Self(2);
+    const NOT_FOUND: Self = Self(4);
+    const UNREACHED: Self = Self(5);
 }
 
 /// Reads the arguments, does what they say, and gives the exit code.
@@ -189,11 +203,14 @@ fn command(args: Vec<OsString>) -> Exit {
     };
     let mut terminal = Terminal::new();
     match cli.command {
+        Command::Peer(command) => peer::peer(&mut terminal, &command),
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
         Command::Grapes(args) => grapes::grapes(&mut terminal, &args),
+        Command::Completions(args) => pages::completions(&mut terminal, &args),
+        Command::Man(args) => pages::man(&mut terminal, &args),
     }
 }
 

@@ -91,6 +91,11 @@ impl Network for SimNetwork {
         SimUdp::bind(self.host.clone(), self.bindable(local)?)
     }
 
+    fn local_ip(&self, remote: SocketAddr) -> io::Result<IpAddr> {
+        let (to, own) = (v4(remote)?, self.host.with_engine(|engine, _| engine.address(self.host.id))?);
+        source_ip(Ipv4Addr::UNSPECIFIED, *to.ip(), own).map(IpAddr::V4)
+    }
+
     fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
         connect(self.host.clone(), remote)
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::registry::{Entry, Registration, entries};
+use crate::nat::Behaviour;
 use crate::punch::Puncher;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
 
@@ -89,8 +90,16 @@ impl BrokerClient {
         service: &str,
         server: bool,
     ) -> Self {
-        let registration = Registration { service: service.to_owned(), server };
+        let registration = Registration { service: service.to_owned(), server, nat: None };
         Self { rpc: rpc.clone(), puncher: puncher.clone(), broker: broker.into(), registration }
+    }
+
+    /// Tells brokers and peers of ours what the NAT in front of this host does ([`nat::check`](crate::nat::check)), with
+    /// each registration; those of the original ignore it. Default: nothing is told.
+    #[must_use]
+    pub fn nat(mut self, nat: Behaviour) -> Self {
+        self.registration.nat = Some(nat);
+        self
     }
 
     /// Registers at once and every 2 s from then on, and punches the peers of the other role each time. Never
@@ -125,8 +134,11 @@ impl BrokerClient {
     /// # Errors
     /// As those of [`introduce`](Self::introduce).
     pub async fn register(&self) -> Result<Vec<Entry>, RpcError> {
-        let Registration { service, server } = &self.registration;
-        let payload = serde_json::json!({ "service": service, "server": server });
+        let Registration { service, server, nat } = &self.registration;
+        let mut payload = serde_json::json!({ "service": service, "server": server });
+        if let Some(nat) = nat {
+            payload["nat"] = serde_json::json!(nat);
+        }
         let options = RequestOptions::default().timeout(REGISTER_TIMEOUT);
         let answer = match &self.broker {
             BrokerAddress::Name(name) => self.rpc.request_with(name, &payload, options).await?,

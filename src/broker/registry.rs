@@ -1,15 +1,20 @@
 //! Who is out there: the broker's memory, without I/O.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::{Duration, Instant};
 
-use lru::LruCache;
 use md5::{Digest, Md5};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-/// How many entries a registry holds. At the limit the one unrenewed for longest goes.
+use super::extension::{EXTENSION, Offers, Signal};
+use crate::fair::FairMap;
+use crate::nat::Behaviour;
+
+/// How many entries a registry holds. At the limit the one unrenewed for longest goes; but a source (an IP address) that
+/// has half of them loses its own.
 pub const MAX_ENTRIES: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
 /// How long an entry lives that is not renewed. Peers renew theirs every 2 s.
@@ -17,6 +22,9 @@ pub const ENTRY_LIFETIME: Duration = Duration::from_secs(15);
 
 /// The longest service name, in bytes.
 pub const MAX_SERVICE: usize = 256;
+
+/// How many signals wait for a peer to fetch them. At the limit the oldest is lost.
+pub const MAX_SIGNALS: usize = 16;
 
 /// A peer that has registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +37,9 @@ pub struct Entry {
     pub address: IpAddr,
     /// The port that the broker sees it at.
     pub port: u16,
+    /// What the NAT in front of it does, where it said so: an extension of ours, told only to those who know it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "readable")]
+    pub nat: Option<Behaviour>,
 }
 
 impl Entry {
@@ -37,31 +48,43 @@ impl Entry {
         SocketAddr::new(self.address, self.port)
     }
 
+    /// As peers of the original are told of it.
+    fn plain(&self) -> Self {
+        Self { nat: None, ..self.clone() }
+    }
+
     /// The key that it is told under: the MD5 of its JSON text, in hex.
-    fn key(&self) -> String {
-        let text = serde_json::to_vec(self).expect("strings, numbers and booleans can be written as JSON");
+    pub(crate) fn key(&self) -> String {
+        let text = serde_json::to_vec(&self.plain()).expect("strings, numbers and booleans can be written as JSON");
         hex::encode(Md5::digest(text))
     }
 }
 
+/// What cannot be read is as if it had not been said.
+fn readable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Behaviour>, D::Error> {
+    Ok(Behaviour::deserialize(Value::deserialize(deserializer)?).ok())
+}
+
 /// What a peer registers as.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
     /// The service's name, 1 to [`MAX_SERVICE`] bytes.
     pub service: String,
     /// Whether it offers the service.
     pub server: bool,
+    /// What the NAT in front of it does, where it says so (an extension).
+    pub nat: Option<Behaviour>,
 }
 
 /// A payload that is no registration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("ERR_BROKER_PAYLOAD: {0}")]
-pub struct MalformedRegistration(String);
+pub struct MalformedRegistration(pub(super) String);
 
 impl TryFrom<&Value> for Registration {
     type Error = MalformedRegistration;
 
-    /// Reads `{"service": name, "server": bool}`; further keys are ignored.
+    /// Reads `{"service": name, "server": bool}` and the extension's `"nat"`; further keys are ignored.
     fn try_from(payload: &Value) -> Result<Self, Self::Error> {
         let malformed = |reason: &str| MalformedRegistration(reason.to_owned());
         let object = payload.as_object().ok_or_else(|| malformed("register with an object"))?;
@@ -71,20 +94,30 @@ impl TryFrom<&Value> for Registration {
         }
         let server = object.get("server").and_then(Value::as_bool);
         let server = server.ok_or_else(|| malformed("server must be true or false"))?;
-        Ok(Self { service: service.to_owned(), server })
+        let nat = object.get("nat").and_then(|nat| Behaviour::deserialize(nat).ok());
+        Ok(Self { service: service.to_owned(), server, nat })
     }
 }
 
 /// The peers that have registered lately.
 #[derive(Debug)]
 pub struct Registry {
-    /// By key, with when each was last renewed: the least recently used is the oldest.
-    entries: LruCache<String, (Instant, Entry)>,
+    entries: FairMap<String, Held, IpAddr>,
+}
+
+#[derive(Debug)]
+struct Held {
+    entry: Entry,
+    renewed: Instant,
+    /// What other peers have for it.
+    signals: VecDeque<Value>,
+    /// Whether somebody of the other role has come since it was last answered.
+    company: bool,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { entries: LruCache::new(MAX_ENTRIES) }
+        Self { entries: FairMap::new(MAX_ENTRIES) }
     }
 }
 
@@ -97,19 +130,10 @@ impl Registry {
     /// Notes a peer, or renews it, and gives the answer: `{service: {key: entry, …}}` with every entry of its service,
     /// its own included.
     pub fn register(&mut self, now: Instant, from: SocketAddr, registration: Registration) -> Value {
-        let Registration { service, server } = registration;
-        // A dual-stack socket sees IPv4 peers at mapped addresses, which they could not punch each other at.
-        let entry = Entry { service, server, address: from.ip().to_canonical(), port: from.port() };
-        let service = entry.service.clone();
-        self.expire(now);
-        self.entries.put(entry.key(), (now, entry));
-        let entries: Map<String, Value> = self
-            .entries
-            .iter()
-            .filter(|(_, (_, entry))| entry.service == service)
-            .map(|(key, (_, entry))| (key.clone(), serde_json::to_value(entry).expect("it can be written as JSON")))
-            .collect();
-        Value::Object(Map::from_iter([(service, Value::Object(entries))]))
+        let service = registration.service.clone();
+        self.note(now, from, registration);
+        let told = self.of_service(&service, Entry::plain);
+        Value::Object(Map::from_iter([(service, told)]))
     }
 
     /// How many peers are registered.
@@ -118,11 +142,82 @@ impl Registry {
         self.entries.len()
     }
 
-    fn expire(&mut self, now: Instant) {
-        while self.entries.peek_lru().is_some_and(|(_, (renewed, _))| now >= *renewed + ENTRY_LIFETIME) {
-            self.entries.pop_lru();
+    /// Notes a peer, or renews it; gives its key, and whether it is new.
+    pub(super) fn note(&mut self, now: Instant, from: SocketAddr, registration: Registration) -> (String, bool) {
+        let Registration { service, server, nat } = registration;
+        // A dual-stack socket sees IPv4 peers at mapped addresses, which they could not punch each other at.
+        let entry = Entry { service, server, address: from.ip().to_canonical(), port: from.port(), nat };
+        let (key, source) = (entry.key(), entry.address);
+        self.expire(now);
+        let new = self.entries.get(&key).is_none();
+        let made = Held { entry: entry.clone(), renewed: now, signals: VecDeque::new(), company: false };
+        let (held, _) = self.entries.entry(&key, source, || made);
+        held.renewed = now;
+        held.entry.nat = nat;
+        if new {
+            let others = self.entries.values_mut().map(|held| (held.entry.clone(), held));
+            for (other, held) in others {
+                held.company |= other.service == entry.service && other.server != entry.server;
+            }
         }
+        (key, new)
     }
+
+    /// The answer to a peer that knows the extension: who is there, what they said of their NATs, and what waits for it.
+    pub(super) fn extended_answer(&mut self, key: &str, service: &str, offers: &Offers) -> Value {
+        let told = self.of_service(service, Entry::clone);
+        let held = self.entries.get_mut(&key.to_owned());
+        let (you, signals) = held.map_or_else(Default::default, |held| {
+            held.company = false;
+            (Some(held.entry.socket_addr()), std::mem::take(&mut held.signals).into())
+        });
+        let extension = offers.told(key, you, signals);
+        Value::Object(Map::from_iter([(EXTENSION.to_owned(), extension), (service.to_owned(), told)]))
+    }
+
+    /// Whether there is something to tell a peer before its time is over. What is no longer there need not wait.
+    pub(super) fn has_news(&self, key: &str) -> bool {
+        self.entries.get(&key.to_owned()).is_none_or(|held| held.company || !held.signals.is_empty())
+    }
+
+    pub(super) fn is_registered(&mut self, now: Instant, key: &str) -> bool {
+        self.expire(now);
+        self.entries.get(&key.to_owned()).is_some()
+    }
+
+    /// Keeps a signal for a peer until it asks. Only who is registered may send, and only to who is.
+    pub(super) fn signal(&mut self, now: Instant, from: &str, to: &str, data: Value) -> Result<(), NotRegistered> {
+        self.expire(now);
+        let sender = self.entries.get(&from.to_owned()).ok_or(NotRegistered::Sender)?;
+        let signal = Signal { from: from.to_owned(), address: sender.entry.socket_addr(), data };
+        let receiver = self.entries.get_mut(&to.to_owned()).ok_or(NotRegistered::Receiver)?;
+        if receiver.signals.len() >= MAX_SIGNALS {
+            receiver.signals.pop_front();
+        }
+        receiver.signals.push_back(signal.to_json());
+        Ok(())
+    }
+
+    fn of_service(&self, service: &str, told: impl Fn(&Entry) -> Entry) -> Value {
+        let of_service = self.entries.iter().filter(|(_, held)| held.entry.service == service);
+        let told = |held: &Held| serde_json::to_value(told(&held.entry)).expect("it can be written as JSON");
+        Value::Object(of_service.map(|(key, held)| (key.clone(), told(held))).collect())
+    }
+
+    fn expire(&mut self, now: Instant) {
+        self.entries.retain(|_, held| now < held.renewed + ENTRY_LIFETIME);
+    }
+}
+
+/// Why a signal is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NotRegistered {
+    /// The peer that sends it.
+    #[error("ERR_BROKER_UNREGISTERED: register before you signal")]
+    Sender,
+    /// The peer that is to get it.
+    #[error("ERR_BROKER_NO_PEER: there is no such peer (any more)")]
+    Receiver,
 }
 
 /// Reads a broker's answer: the entries of `service`. What is no such entry is skipped, as is what speaks of another
@@ -149,7 +244,7 @@ mod tests {
     }
 
     fn registration(service: &str, server: bool) -> Registration {
-        Registration { service: service.to_owned(), server }
+        Registration { service: service.to_owned(), server, nat: None }
     }
 
     fn peer(n: u16) -> SocketAddr {
@@ -197,6 +292,78 @@ mod tests {
         let found = entries(&answer, "fibo");
         assert_eq!(found.len(), 500);
         assert!(!found.iter().any(|entry| entry.port == 1));
+    }
+
+    #[test]
+    fn one_source_cannot_push_out_the_others() {
+        let (mut registry, now) = (Registry::new(), start());
+        let home = |n: u16| SocketAddr::from(([198, 51, 100, 1], n));
+        for n in 1..=200 {
+            registry.register(now, home(n), registration("fibo", true));
+        }
+        for n in 1..=2000 {
+            registry.register(now + Duration::from_millis(1), peer(n), registration("fibo", false));
+        }
+        let answer = registry.register(now, home(1), registration("fibo", true));
+        let found = entries(&answer, "fibo");
+        assert_eq!(found.len(), MAX_ENTRIES.get());
+        assert_eq!(found.iter().filter(|entry| entry.server).count(), 200, "all of them are there still");
+    }
+
+    fn open_nat(service: &str, server: bool) -> Registration {
+        Registration { nat: Some(Behaviour::OPEN), ..registration(service, server) }
+    }
+
+    #[test]
+    fn what_a_peer_says_of_its_nat_is_told_only_to_those_who_know_the_extension() {
+        let (mut registry, now) = (Registry::new(), start());
+        let (key, _) = registry.note(now, peer(1), open_nat("fibo", true));
+        let plain = registry.register(now, peer(2), registration("fibo", false));
+        assert!(!plain.to_string().contains("nat"), "{plain}");
+        let extended = registry.extended_answer(&key, "fibo", &Offers::default());
+        let told = entries(&extended, "fibo");
+        assert_eq!(told.iter().find(|entry| entry.server).unwrap().nat, Some(Behaviour::OPEN));
+        assert_eq!(told[0].key().len(), 32);
+        let odd =
+            json!({"fibo": {"k": {"service": "fibo", "server": true, "address": "1.2.3.4", "port": 1, "nat": 7}}});
+        assert_eq!(entries(&odd, "fibo")[0].nat, None, "nonsense is as if nothing was said");
+    }
+
+    #[test]
+    fn a_peer_has_news_when_somebody_of_the_other_role_comes_or_signals() {
+        let (mut registry, now) = (Registry::new(), start());
+        let (worker, _) = registry.note(now, peer(1), open_nat("fibo", true));
+        registry.note(now, peer(2), open_nat("fibo", true));
+        registry.note(now, peer(3), open_nat("other", false));
+        assert!(!registry.has_news(&worker), "nobody that matters to it has come");
+        let (client, new) = registry.note(now, peer(4), open_nat("fibo", false));
+        assert!(new && registry.has_news(&worker));
+        registry.extended_answer(&worker, "fibo", &Offers::default());
+        assert!(!registry.has_news(&worker) && !registry.note(now, peer(4), open_nat("fibo", false)).1);
+        assert!(!registry.has_news(&worker), "renewing is no news");
+        registry.signal(now, &client, &worker, json!({"n": 1})).unwrap();
+        assert!(registry.has_news(&worker) && !registry.has_news(&client));
+        let answer = registry.extended_answer(&worker, "fibo", &Offers::default());
+        let signals = &answer[EXTENSION]["signals"];
+        assert_eq!(signals[0]["data"], json!({"n": 1}));
+        assert_eq!(signals[0]["from"], json!(client));
+        assert!(!registry.has_news(&worker), "a signal is fetched once");
+        assert!(registry.has_news("who has gone"), "they need not wait");
+    }
+
+    #[test]
+    fn signals_are_between_peers_that_are_there_and_bounded() {
+        let (mut registry, now) = (Registry::new(), start());
+        let (worker, _) = registry.note(now, peer(1), open_nat("fibo", true));
+        assert_eq!(registry.signal(now, "nobody", &worker, json!(1)), Err(NotRegistered::Sender));
+        assert_eq!(registry.signal(now, &worker, "nobody", json!(1)), Err(NotRegistered::Receiver));
+        for n in 0..=MAX_SIGNALS {
+            registry.signal(now, &worker, &worker, json!(n)).unwrap();
+        }
+        let answer = registry.extended_answer(&worker, "fibo", &Offers::default());
+        let kept: Vec<_> = answer[EXTENSION]["signals"].as_array().unwrap().iter().map(|s| s["data"].clone()).collect();
+        assert_eq!(kept, (1..=MAX_SIGNALS).map(|n| json!(n)).collect::<Vec<_>>(), "the oldest is lost");
+        assert_eq!(registry.signal(now + ENTRY_LIFETIME, &worker, &worker, json!(1)), Err(NotRegistered::Sender));
     }
 
     #[test]

@@ -42,7 +42,6 @@ use crate::net::{LONGEST_WAIT, Net, Task};
 
 mod bencode;
 mod driver;
-mod fair;
 mod http;
 pub mod krpc;
 mod mutable;

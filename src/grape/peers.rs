@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rand::seq::SliceRandom;
 
-use super::fair::FairMap;
 use super::krpc::Key;
+use crate::fair::FairMap;
 use crate::net::Rng;
 
 /// How many peers one name may have; beyond it the one that was announced longest ago goes, of those at the same IP

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 
 use sha1::{Digest, Sha1};
 
-use super::fair::FairMap;
 use super::krpc::{Key, Mutable, NodeId, Value};
+use crate::fair::FairMap;
 
 /// A value must be smaller than this, in bytes, to be put.
 pub(super) const MAX_VALUE: usize = 1000;

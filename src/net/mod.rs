@@ -6,7 +6,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -42,6 +42,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> TcpStream for T {}
 pub trait Network: fmt::Debug + Send + Sync + 'static {
     /// Binds a UDP socket. Port 0 asks for any free port.
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn UdpSocket>>;
+
+    /// The address that this host sends from to `remote`: what tells whether there is a NAT in between.
+    ///
+    /// # Errors
+    /// Where there is no route, or the network cannot tell, which is the default.
+    fn local_ip(&self, _remote: SocketAddr) -> io::Result<IpAddr> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Connects a TCP stream.
     fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>>;

@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use self::handshake::{Handshake, Step};
 use crate::event::Event;
 use crate::limits::{Limit, LimitCounts, Rate, SourceRates};
+use crate::link::{Link, LinkError};
 use crate::net::{Net, Task};
 use crate::transport::{Datagram, Endpoint};
 
@@ -30,7 +31,7 @@ pub const PUNCH: [u8; 2] = [0xc3, 0xbf];
 /// For how many peers punches are counted. At the limit the one unheard for longest is forgotten.
 pub const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
-/// How many punches or messages a [`Subscription`] holds. At the limit it skips the oldest.
+/// How many punches, handshakes or messages a [`Subscription`] holds. At the limit it skips the oldest.
 pub const MAX_BEHIND: usize = 1024;
 
 /// How many punches of one IP address are reported: those beyond are counted and dropped. It lets a peer through that
@@ -141,9 +142,27 @@ impl Puncher {
         allowed
     }
 
+    /// Looks a name up and sends one punch to every address found, which it gives:
+    /// [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) at most.
+    ///
+    /// # Errors
+    /// Where the lookup fails.
+    pub async fn punch_name(&self, link: &Link, name: &str) -> Result<Vec<SocketAddr>, LinkError> {
+        let found = link.lookup(name).await?;
+        for address in &found {
+            self.punch(*address);
+        }
+        Ok(found)
+    }
+
     /// Who punches from now on, once for each punch. Every subscriber gets them all.
     pub fn punched(&self) -> Subscription<SocketAddr> {
         Subscription(self.0.heard.punches.subscribe())
+    }
+
+    /// With whom a [`handshake`](Self::handshake) of this puncher is complete, from now on. Every subscriber gets them all.
+    pub fn handshakes(&self) -> Subscription<SocketAddr> {
+        Subscription(self.0.heard.handshakes.subscribe())
     }
 
     /// The other datagrams from now on. Every subscriber gets them all.
@@ -177,6 +196,8 @@ impl Puncher {
                 },
                 Step::Complete => {
                     self.0.endpoint.net().emit(Event::Handshake { with: target });
+                    // There may be nobody who listens.
+                    let _ = self.0.heard.handshakes.send(target);
                     return Ok(());
                 }
                 Step::TimedOut => return Err(HandshakeError::Timeout),
@@ -213,6 +234,7 @@ struct Heard {
     limits: Arc<LimitCounts>,
     rates: Mutex<SourceRates>,
     punches: broadcast::Sender<SocketAddr>,
+    handshakes: broadcast::Sender<SocketAddr>,
     messages: broadcast::Sender<Message>,
     counts: Mutex<LruCache<SocketAddr, u64>>,
 }
@@ -224,6 +246,7 @@ impl Heard {
             limits,
             rates: Mutex::new(SourceRates::new(PUNCH_RATE)),
             punches: broadcast::Sender::new(MAX_BEHIND),
+            handshakes: broadcast::Sender::new(MAX_BEHIND),
             messages: broadcast::Sender::new(MAX_BEHIND),
             counts: Mutex::new(LruCache::new(MAX_COUNTED)),
         }

@@ -49,6 +49,15 @@ pub enum RpcError {
         /// The limit.
         limit: usize,
     },
+    /// The payload cannot be written as JSON; nothing was sent.
+    #[error("ERR_REQUEST_TYPE: {0}")]
+    RequestType(String),
+    /// The result does not fit the type that was asked for. The peer has handled the request.
+    #[error("ERR_REPLY_TYPE: {0}")]
+    ReplyType(String),
+    /// The client was stopped; nothing was sent.
+    #[error("ERR_STOPPED: the client was stopped; make a new one")]
+    Stopped,
     /// Too many requests wait for a connection to this destination; nothing was sent.
     #[error("ERR_QUEUE_FULL: {0} requests wait for this destination already")]
     QueueFull(usize),
@@ -75,6 +84,16 @@ impl From<&io::Error> for RpcError {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => Self::UtpReset,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Self::TransportClose,
             _ => Self::Transport(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for RpcError {
+    /// What failed a body keeps its reason.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>()) {
+            Some(reason) => reason.clone().into(),
+            None => Self::from(&error),
         }
     }
 }

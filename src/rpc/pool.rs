@@ -228,6 +228,14 @@ impl Pool {
         self.destinations.values().map(|d| d.transports.len()).sum()
     }
 
+    /// Forgets every connection. Nothing more is written to those that are established, so that they end in good order;
+    /// what carries them is given. The others end at once.
+    pub(super) fn finish(&mut self) -> Vec<Task> {
+        let destinations = std::mem::take(&mut self.destinations).into_values();
+        let transports = destinations.flat_map(|destination| destination.transports.into_values());
+        transports.filter(|transport| transport.connected).filter_map(|transport| transport.task).collect()
+    }
+
     /// Ends every connection and request.
     pub(super) fn clear(&mut self) {
         self.destinations.clear();

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::bounds::{Budget, InFlight, Share, Unsent};
 use super::framing::{FramingError, MAX_TEXT};
+use super::gate::Gate;
 use super::message::{MalformedMessage, ReplyMessage, RequestMessage, readable_rid};
 use super::stream::{Outgoing, TextReader, write_within};
 use super::streaming;
@@ -54,6 +55,7 @@ pub struct ServerConfig {
     max_unsent: usize,
     write_timeout: Duration,
     idle_timeout: Duration,
+    stop_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -68,6 +70,7 @@ impl Default for ServerConfig {
             max_unsent: 16 << 20,
             write_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(180),
+            stop_timeout: Duration::from_secs(60),
         }
     }
 }
@@ -126,9 +129,16 @@ impl ServerConfig {
     pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
         Self { idle_timeout, ..self }
     }
+
+    /// How long [`PeerRpcServer::stop`] waits for what is in flight to be answered (default 60 s, for as long as clients
+    /// wait for a reply).
+    pub fn stop_timeout(self, stop_timeout: Duration) -> Self {
+        Self { stop_timeout, ..self }
+    }
 }
 
-/// A server of requests on a shared [`Endpoint`]. Dropping it closes its connections.
+/// A server of requests on a shared [`Endpoint`]. Dropping it closes its connections and ends its handlers;
+/// [`stop`](Self::stop) lets them finish.
 ///
 /// Of several servers on one endpoint each connection goes to one of them, so there should be one.
 ///
@@ -172,13 +182,13 @@ pub struct Request {
 
 /// A request as a handler gets it: see [`PeerRpcServer::serve`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct RequestParts {
+pub struct RequestParts<P = Value> {
     /// Its id.
     pub rid: String,
     /// The service's name that the client asked for.
     pub key: String,
     /// What is asked.
-    pub payload: Value,
+    pub payload: P,
     /// The client's address, as this side sees it.
     pub from: SocketAddr,
 }
@@ -213,13 +223,38 @@ impl PeerRpcServer {
         let (mut server, mut requests) = Self::new(endpoint, config);
         let (net, handler) = (endpoint.net().clone(), Arc::new(handler));
         server._handling = Some(endpoint.net().spawn(Box::pin(async move {
+            // They end with this task.
+            let mut handlers: Vec<Task> = Vec::new();
             while let Some(request) = requests.next().await {
                 let Request { rid, key, payload, from, replier } = request;
                 let (parts, handler) = (RequestParts { rid, key, payload, from }, handler.clone());
-                net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })).detach();
+                if handlers.len() == handlers.capacity() {
+                    handlers.retain(|handler| !handler.is_finished());
+                    // As many more as are at work, at least: tidying costs little for each.
+                    handlers.reserve(handlers.len().max(64));
+                }
+                handlers.push(net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })));
             }
         })));
         server
+    }
+
+    /// Ends in good order: accepts no more connections, reads no more requests, waits until those that were read are
+    /// answered, and closes each connection with a FIN. What is not done within
+    /// [`stop_timeout`](ServerConfig::stop_timeout) is cut off.
+    ///
+    /// Whoever takes requests from [`Requests`] must go on until there are none. New connections wait at the endpoint:
+    /// close it, or serve on it anew.
+    pub async fn stop(self) {
+        self.shared.gate.close();
+        self.shared.stopped().await;
+    }
+
+    /// Accepts connections on a further endpoint too, for as long as the task is kept: what serves a peer that reached
+    /// another socket of this host's.
+    pub fn also_on(&self) -> impl Fn(&Endpoint) -> Task + Clone + Send + Sync + 'static {
+        let shared = self.shared.clone();
+        move |endpoint| endpoint.net().spawn(Box::pin(accept(endpoint.clone(), shared.clone())))
     }
 
     /// How many malformed texts were received so far.
@@ -291,6 +326,8 @@ pub(super) struct Shared {
     limits: Arc<LimitCounts>,
     in_flight: Arc<Semaphore>,
     unfinished: Arc<Budget>,
+    /// Connections are inside.
+    gate: Gate,
     offers: streaming::Offers,
 }
 
@@ -304,10 +341,19 @@ impl Shared {
         let in_flight = Arc::new(Semaphore::new(config.max_in_flight_total as usize));
         let unfinished = Budget::new(config.max_unfinished);
         let (requests, received) = mpsc::channel(config.max_queue);
-        let (malformed, offers) = (AtomicU64::new(0), streaming::Offers::default());
+        let (malformed, gate, offers) = (AtomicU64::new(0), Gate::new(), streaming::Offers::default());
         let net = net.clone();
-        let shared = Self { net, config, requests, malformed, limits, in_flight, unfinished, offers };
+        let shared = Self { net, config, requests, malformed, limits, in_flight, unfinished, gate, offers };
         (Arc::new(shared), Requests(received))
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Waits until every connection has ended, or for as long as it may.
+    pub(super) async fn stopped(&self) {
+        let _ = timeout(self.config.stop_timeout, self.gate.empty()).await;
     }
 
     pub(super) fn net(&self) -> &Net {
@@ -325,7 +371,8 @@ impl Shared {
 
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     let mut connections: Vec<Task> = Vec::new();
-    while let Some(stream) = endpoint.accept().await {
+    while let Some(accepted) = shared.gate.unless_closed(endpoint.accept()).await {
+        let Some(stream) = accepted else { return };
         if connections.len() >= shared.config.max_connections {
             connections.retain(|connection| !connection.is_finished());
         }
@@ -337,6 +384,8 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         let from = stream.peer_addr();
         connections.push(shared.net.spawn(Box::pin(streaming::route(shared.clone(), stream, from))));
     }
+    // They end with this task.
+    shared.gate.empty().await;
 }
 
 /// Why nothing more is read from a connection.
@@ -363,6 +412,8 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
+        let gate = shared.gate.clone();
+        let Some(_inside) = gate.enter() else { return };
         let (reader, writer) = tokio::io::split(stream);
         let texts = TextReader::new(reader, shared.config.max_message).within(Share::of(&shared.unfinished));
         let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight as usize));
@@ -427,8 +478,12 @@ impl Connection {
         let max_in_flight = self.shared.config.max_in_flight as usize;
         let mut malformed = 0;
         loop {
-            self.until_read().await;
-            let text = match timeout(self.shared.config.idle_timeout, texts.next()).await {
+            let next = async {
+                self.until_read().await;
+                timeout(self.shared.config.idle_timeout, texts.next()).await
+            };
+            let Some(next) = self.shared.gate.unless_closed(next).await else { return End::OfRequests };
+            let text = match next {
                 Ok(Ok(Some(text))) => text,
                 Ok(Ok(None)) => return End::OfRequests,
                 Ok(Err(_)) => return End::OfConnection,

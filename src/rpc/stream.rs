@@ -7,9 +7,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::bounds::{InFlight, Share, UnsentReply, size_time, text_time};
+use super::client::CLOSE_TIMEOUT;
 use super::framing::{FramingError, Splitter};
 
 /// How many bytes are read at once.
@@ -102,7 +103,8 @@ impl<R: AsyncRead + Unpin> TextReader<R> {
     }
 }
 
-/// Writes messages until nobody can send any more, and then ends the stream's sending side.
+/// Writes messages until nobody can send any more, and then ends the stream's sending side. Waits for [`CLOSE_TIMEOUT`]
+/// at most until the peer has acknowledged that.
 ///
 /// A message that finds the queue empty is one write, so that a small one is one packet, as peers of the original
 /// need it; those that queue up meanwhile share the next write.
@@ -150,7 +152,8 @@ pub(super) async fn write_within<W: AsyncWrite + Unpin>(
         writer.flush().await?;
         held.clear();
     }
-    until(patience.map(|patience| Instant::now() + patience), writer.shutdown()).await
+    // A peer that is gone never acknowledges the end: from then on the stream sees to it, without anybody who waits.
+    timeout(CLOSE_TIMEOUT, writer.shutdown()).await.unwrap_or(Ok(()))
 }
 
 async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -7,14 +7,14 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
 use crate::limits::{Limit, LimitCounts};
-use crate::net::Net;
+use crate::net::{Net, UdpSocket};
 
 mod config;
 mod cookie;
@@ -88,11 +88,37 @@ impl Endpoint {
     /// # Errors
     /// What the network says of the address.
     pub fn bind(net: &Net, local: SocketAddr, config: EndpointConfig) -> io::Result<Self> {
-        let socket = net.bind_udp(local)?;
+        Self::over(net, net.bind_udp(local)?, config)
+    }
+
+    /// Starts a driver task for a socket that is bound already, and over which something was sent: a punched hole is
+    /// the socket's that punched it.
+    ///
+    /// # Errors
+    /// Where the socket does not tell its address or buffers.
+    pub fn over(net: &Net, socket: Arc<dyn UdpSocket>, config: EndpointConfig) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(net.clone(), socket.local_addr()?, config));
         let buffer_sizes = socket.buffer_sizes()?;
         net.spawn(Box::pin(Driver::new(shared.clone(), socket))).detach();
         Ok(Self { handle: Arc::new(Handle { shared, buffer_sizes }) })
+    }
+
+    /// Binds to a port on every IPv4 address, with the default settings; port 0 asks for any free one.
+    ///
+    /// # Errors
+    /// As those of [`bind`](Self::bind).
+    pub fn listen(net: &Net, port: u16) -> io::Result<Self> {
+        Self::bind(net, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), EndpointConfig::default())
+    }
+
+    /// The settings that it was bound with.
+    pub fn config(&self) -> &EndpointConfig {
+        &self.handle.shared.config
+    }
+
+    /// How many connections it has, established or not.
+    pub fn connections(&self) -> usize {
+        self.handle.shared.inner().connections.len()
     }
 
     /// The network it is on.
@@ -175,11 +201,6 @@ impl Endpoint {
     /// How often peers have reached which limit, of the endpoint and of what is on it.
     pub fn limits(&self) -> &Arc<LimitCounts> {
         &self.handle.shared.limits
-    }
-
-    /// How many connections there are: of both directions, half-open ones and those that are about to end included.
-    pub fn connections(&self) -> usize {
-        self.handle.shared.inner().connections.len()
     }
 
     /// How many datagrams looked like µTP and were malformed; they were dropped.

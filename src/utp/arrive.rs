@@ -161,8 +161,8 @@ impl Connection {
             self.rtt.progress();
             // RFC 6298, 5.2 and 5.3.
             self.retransmit_at = None;
-            self.probe_tail_at = None;
-            self.tail_probed = false;
+            self.probe_ack_at = None;
+            self.ack_probes = 0;
             if self.sender.has_outstanding() {
                 self.arm_retransmission(now);
             }

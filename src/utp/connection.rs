@@ -74,9 +74,9 @@ pub struct Connection {
     pub(super) confirm_at: Option<Instant>,
     pub(super) confirmed: u32,
     pub(super) retransmit_at: Option<Instant>,
-    /// When the last packet is sent again to draw an ack, and whether it was since the last one.
-    pub(super) probe_tail_at: Option<Instant>,
-    pub(super) tail_probed: bool,
+    /// When the first unacked packet is sent again to draw an ack, and how often it was since the last one.
+    pub(super) probe_ack_at: Option<Instant>,
+    pub(super) ack_probes: u32,
     /// Since when packets are out and none was acked.
     pub(super) stalled_since: Instant,
     pub(super) probe_at: Option<Instant>,
@@ -188,8 +188,8 @@ impl Connection {
             confirm_at: None,
             confirmed: 0,
             retransmit_at: None,
-            probe_tail_at: None,
-            tail_probed: false,
+            probe_ack_at: None,
+            ack_probes: 0,
             stalled_since: now,
             probe_at: None,
             probes: 0,
@@ -428,7 +428,7 @@ impl Connection {
 
     fn stop_timers(&mut self) {
         self.retransmit_at = None;
-        self.probe_tail_at = None;
+        self.probe_ack_at = None;
         self.probe_at = None;
         self.confirm_at = None;
     }

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod brokers;
 mod grapes;
 mod http;
 mod links;
@@ -17,3 +18,9 @@ mod namespace;
 mod nat;
 mod original;
 mod pairs;
+mod peers;
+mod punching;
+mod rpc;
+mod script;
+mod streams;
+mod table;

@@ -68,6 +68,8 @@ pub(crate) enum Fault {
     CrashClient(Duration),
     CrashGrape(Duration),
     /// The server is dropped, the endpoint and its socket are not; another takes its place.
+    DropServer(usize, Duration),
+    /// The same, but it ends in good order.
     StopServer(usize, Duration),
     /// Client and server do not reach each other.
     Partition(usize, Duration),
@@ -116,7 +118,8 @@ fn fault() -> impl Strategy<Value = Fault> {
         3 => (0..SERVERS, ms(0..3_000)).prop_map(|(server, time)| Fault::CrashServer(server, time)),
         1 => ms(0..3_000).prop_map(Fault::CrashClient),
         2 => ms(0..5_000).prop_map(Fault::CrashGrape),
-        2 => (0..SERVERS, ms(0..3_000)).prop_map(|(server, time)| Fault::StopServer(server, time)),
+        1 => (0..SERVERS, ms(0..3_000)).prop_map(|(server, time)| Fault::DropServer(server, time)),
+        1 => (0..SERVERS, ms(0..3_000)).prop_map(|(server, time)| Fault::StopServer(server, time)),
         2 => (0..SERVERS, ms(0..5_000)).prop_map(|(server, time)| Fault::Partition(server, time)),
         2 => Just(Fault::Rebind),
     ]

@@ -192,7 +192,7 @@ impl Lab {
         for (nth, (at, fault)) in self.case.faults.iter().enumerate() {
             let lasts = match fault {
                 Fault::CrashServer(_, time) | Fault::CrashClient(time) | Fault::CrashGrape(time) => *time,
-                Fault::StopServer(_, time) | Fault::Partition(_, time) => *time,
+                Fault::DropServer(_, time) | Fault::StopServer(_, time) | Fault::Partition(_, time) => *time,
                 Fault::Rebind => Duration::ZERO,
             };
             acts.push((*at, Act::Fault(nth)));
@@ -214,9 +214,15 @@ impl Lab {
                         self.world.crash("grape");
                         self.grape = None;
                     }
-                    Fault::StopServer(server, _) => {
+                    Fault::DropServer(server, _) => {
                         if let Some(serving) = &mut self.serving[server] {
                             serving.server = None;
+                        }
+                    }
+                    Fault::StopServer(server, _) => {
+                        let stopping = self.serving[server].as_mut().and_then(|serving| serving.server.take());
+                        if let Some(stopping) = stopping {
+                            self.world.spawn(SERVER_NODES[server], stopping.stop());
                         }
                     }
                     Fault::Partition(server, _) => {
@@ -229,7 +235,7 @@ impl Lab {
                     Fault::CrashServer(server, _) => self.start_server(server).await,
                     Fault::CrashClient(_) => self.start_client(),
                     Fault::CrashGrape(_) => self.start_grape().await,
-                    Fault::StopServer(server, _) => {
+                    Fault::DropServer(server, _) | Fault::StopServer(server, _) => {
                         let serve = self.serve(server);
                         if let Some(serving) = &mut self.serving[server] {
                             serving.server = Some(serve(&serving.endpoint));

@@ -34,6 +34,8 @@ pub(crate) struct NatState {
     by_internal: BTreeMap<Key, Mapped>,
     /// Ports whose mappings the last rebinding ended: new mappings get others.
     retired: BTreeSet<Mapped>,
+    /// The port given out last for each protocol, where ports are contiguous.
+    last_given: BTreeMap<Protocol, u16>,
 }
 
 /// An external port in use: what names a mapping.
@@ -91,6 +93,7 @@ impl NatState {
             mappings: BTreeMap::new(),
             by_internal: BTreeMap::new(),
             retired: BTreeSet::new(),
+            last_given: BTreeMap::new(),
         }
     }
 
@@ -216,24 +219,37 @@ impl NatState {
     }
 
     /// The external port for a new mapping. No two mappings share one ("port overloading", RFC 4787, REQ-3).
-    fn free_port(&self, key: Key, rng: &mut Rng) -> Option<Mapped> {
+    fn free_port(&mut self, key: Key, rng: &mut Rng) -> Option<Mapped> {
         let span = u16::MAX - LOWEST_PORT;
         let first = match self.ports {
             PortAssignment::Preserving => key.internal.port(),
-            PortAssignment::Random => {
-                LOWEST_PORT + u16::try_from(seed::below(rng, u64::from(span) + 1)).unwrap_or(span)
-            }
+            // Where it begins is as random as where a NAT's counter stands that one comes upon.
+            PortAssignment::Contiguous => match self.last_given.get(&key.protocol) {
+                Some(last) => last.checked_add(1).unwrap_or(LOWEST_PORT),
+                None => random_port(rng),
+            },
+            PortAssignment::Random => random_port(rng),
         };
         let next = (0..=span).map(|step| {
             let offset = (u32::from(first.max(LOWEST_PORT) - LOWEST_PORT) + u32::from(step)) % (u32::from(span) + 1);
             LOWEST_PORT + u16::try_from(offset).unwrap_or(span)
         });
-        std::iter::once(first)
+        let free = std::iter::once(first)
             .filter(|&port| port != 0)
             .chain(next)
             .map(|port| Mapped { protocol: key.protocol, port })
-            .find(|mapped| !self.mappings.contains_key(mapped) && !self.retired.contains(mapped))
+            .find(|mapped| !self.mappings.contains_key(mapped) && !self.retired.contains(mapped))?;
+        if self.ports == PortAssignment::Contiguous {
+            self.last_given.insert(free.protocol, free.port);
+        }
+        Some(free)
     }
+}
+
+/// One of the ports from [`LOWEST_PORT`] up.
+fn random_port(rng: &mut Rng) -> u16 {
+    let span = u16::MAX - LOWEST_PORT;
+    LOWEST_PORT + u16::try_from(seed::below(rng, u64::from(span) + 1)).unwrap_or(span)
 }
 
 impl Mapping {

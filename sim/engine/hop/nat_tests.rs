@@ -170,6 +170,53 @@ fn random_ports_are_random_and_run_out() {
 }
 
 #[test]
+fn contiguous_ports_follow_each_other_whatever_the_internal_port() {
+    for mapping in ALL {
+        let mut rig = Rig::with(|nat| (nat.ports, nat.mapping) = (PortAssignment::Contiguous, mapping));
+        let first = rig.out(0, HOST, SERVER).unwrap().port();
+        assert!(first >= LOWEST_PORT);
+        let after = |steps: u16| LOWEST_PORT + (first - LOWEST_PORT + steps) % (u16::MAX - LOWEST_PORT + 1);
+        assert_eq!(rig.out(1, HOST, SERVER).unwrap().port(), first, "the mapping is kept");
+        let next = [(HOST, OTHER_PORT), (HOST, OTHER_HOST), ("192.168.1.3:7", SERVER)];
+        let expected = match mapping {
+            EndpointIndependent => [0, 0, 1],
+            AddressDependent => [0, 1, 2],
+            AddressAndPortDependent => [1, 2, 3],
+        };
+        let ports = next.map(|(from, to)| rig.out(2, from, to).unwrap().port());
+        assert_eq!(ports, expected.map(after), "mapping {mapping:?}");
+    }
+}
+
+#[test]
+fn contiguous_ports_wrap_at_the_top_skip_those_in_use_and_do_not_come_back_when_freed() {
+    let mut rig = Rig::with(|nat| nat.ports = PortAssignment::Contiguous);
+    rig.nat.last_given.insert(Protocol::Udp, 65533);
+    let mut out = |now_ns, host: u8| rig.out(now_ns, &format!("192.168.1.{host}:9"), SERVER).unwrap().port();
+    assert_eq!([out(0, 1), out(20 * S, 2), out(0, 3)], [65534, 65535, 1024]);
+    // The mappings of 1 and 3 have ended: their ports are free, and yet not the next.
+    assert_eq!(out(31 * S, 4), 1025);
+    for port in [65534, 1024] {
+        let mapped = Mapped { protocol: Protocol::Udp, port };
+        assert_eq!(rig.nat.expire(31 * S, mapped, &mut rig.notes), None);
+    }
+    rig.nat.last_given.insert(Protocol::Udp, 65533);
+    let mut out = |now_ns, host: u8| rig.out(now_ns, &format!("192.168.1.{host}:9"), SERVER).unwrap().port();
+    assert_eq!([out(32 * S, 5), out(32 * S, 6), out(32 * S, 7)], [65534, 1024, 1026], "65535 and 1025 are in use");
+}
+
+#[test]
+fn where_contiguous_ports_begin_follows_from_the_seed() {
+    let begin = |seed| {
+        let mut rig = Rig::with(|nat| nat.ports = PortAssignment::Contiguous);
+        rig.rng = seed::stream(seed, &["nat"]);
+        rig.out(0, HOST, SERVER).unwrap().port()
+    };
+    assert_eq!(begin(1), begin(1));
+    assert_ne!(begin(1), begin(2));
+}
+
+#[test]
 fn rfc_4787_6_a_hairpinned_packet_has_the_external_source() {
     let mut rig = Rig::with(|nat| nat.hairpinning = true);
     let other = "192.168.1.3:6000";

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+pub(crate) mod grapes;
+
 /// How long anything may take before a test fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -25,7 +27,7 @@ pub(crate) struct Process {
 /// The executable under test, with nothing in its environment that changes what it says.
 pub(crate) fn grenache() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_grenache"));
-    for name in ["DEBUG", "NO_COLOR", "COLUMNS"] {
+    for name in ["DEBUG", "NO_COLOR", "COLUMNS", "GRENACHE_GRAPE"] {
         command.env_remove(name);
     }
     command
@@ -37,6 +39,19 @@ impl Process {
             command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the command can be started");
         let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
         let (sender, lines) = channel();
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// As [`start`](Self::start), but standard output is read too.
+    pub(crate) fn start_with_results(command: &mut Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the command can be started");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let (sender, lines) = channel();
+        let results = sender.clone();
+        thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| results.send(line)));
         thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
         Self { child, lines, said: Vec::new() }
     }
@@ -88,6 +103,21 @@ pub(crate) struct Ran {
 
 pub(crate) fn ran(command: &mut Command) -> Ran {
     let output = command.output().expect("the command can be started");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// As [`ran`], with something on its standard input.
+pub(crate) fn ran_with(command: &mut Command, input: &str) -> Ran {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the command can be started");
+    // A command that does not read it may end first.
+    let _ = child.stdin.take().expect("it is piped").write_all(input.as_bytes());
+    let output = child.wait_with_output().expect("it ends");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

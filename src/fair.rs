@@ -9,26 +9,26 @@ use std::num::NonZeroUsize;
 /// At the limit the entry that was touched longest ago goes, whoever's it is. Only a source that has half of the map or
 /// more takes the room from itself: its own oldest entry goes. So whoever floods the map ends up flooding its own half.
 #[derive(Debug)]
-pub(super) struct FairMap<K, V> {
+pub(crate) struct FairMap<K, V, S = Ipv4Addr> {
     limit: usize,
-    entries: BTreeMap<K, Entry<V>>,
+    entries: BTreeMap<K, Entry<V, S>>,
     /// By touch, the oldest first.
     order: BTreeMap<u64, K>,
     /// Each source's touches.
-    shares: BTreeMap<Ipv4Addr, BTreeSet<u64>>,
+    shares: BTreeMap<S, BTreeSet<u64>>,
     last: u64,
     evicted: u64,
 }
 
 #[derive(Debug)]
-struct Entry<V> {
+struct Entry<V, S> {
     value: V,
     touched: u64,
-    source: Ipv4Addr,
+    source: S,
 }
 
-impl<K: Ord + Clone, V> FairMap<K, V> {
-    pub(super) fn new(limit: NonZeroUsize) -> Self {
+impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
+    pub(crate) fn new(limit: NonZeroUsize) -> Self {
         Self {
             limit: limit.get(),
             entries: BTreeMap::new(),
@@ -39,28 +39,42 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// How many entries had to make room so far.
-    pub(super) fn evicted(&self) -> u64 {
+    pub(crate) fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    pub(super) fn get(&self, key: &K) -> Option<&V> {
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
         self.entries.get(key).map(|entry| &entry.value)
     }
 
+    pub(crate) fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.entries.get_mut(key).map(|entry| &mut entry.value)
+    }
+
+    /// Every entry, in the order of the keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.iter().map(|(key, entry)| (key, &entry.value))
+    }
+
+    /// Every value, in the order of the keys.
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
+        self.entries.values_mut().map(|entry| &mut entry.value)
+    }
+
     /// As [`get`](Self::get), and makes the entry the youngest; it stays its source's.
-    pub(super) fn touch(&mut self, key: &K) -> Option<&V> {
+    pub(crate) fn touch(&mut self, key: &K) -> Option<&V> {
         let source = self.entries.get(key)?.source;
         self.move_to(key, source);
         self.get(key)
     }
 
     /// The entry, or a new one, as the youngest and `source`'s; and what had to make room for it.
-    pub(super) fn entry(&mut self, key: &K, source: Ipv4Addr, new: impl FnOnce() -> V) -> (&mut V, Option<V>) {
+    pub(crate) fn entry(&mut self, key: &K, source: S, new: impl FnOnce() -> V) -> (&mut V, Option<V>) {
         let mut displaced = None;
         if self.entries.contains_key(key) {
             self.move_to(key, source);
@@ -76,7 +90,7 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
     }
 
     /// Keeps the entries that `keep` says yes to.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&K, &mut V) -> bool) {
         let (order, shares) = (&mut self.order, &mut self.shares);
         self.entries.retain(|key, entry| {
             let kept = keep(key, &mut entry.value);
@@ -88,7 +102,7 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
         });
     }
 
-    fn make_room(&mut self, source: Ipv4Addr) -> Option<V> {
+    fn make_room(&mut self, source: S) -> Option<V> {
         let own = self.shares.get(&source).filter(|share| share.len() >= self.limit.div_ceil(2));
         let oldest = match own {
             Some(share) => *share.first()?,
@@ -101,7 +115,7 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
         Some(entry.value)
     }
 
-    fn move_to(&mut self, key: &K, source: Ipv4Addr) {
+    fn move_to(&mut self, key: &K, source: S) {
         let touched = self.next_touch(key, source);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let before = std::mem::replace(&mut entry.touched, touched);
@@ -110,7 +124,7 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
         leave(&mut self.shares, owner, before);
     }
 
-    fn next_touch(&mut self, key: &K, source: Ipv4Addr) -> u64 {
+    fn next_touch(&mut self, key: &K, source: S) -> u64 {
         self.last += 1;
         self.order.insert(self.last, key.clone());
         self.shares.entry(source).or_default().insert(self.last);
@@ -118,7 +132,7 @@ impl<K: Ord + Clone, V> FairMap<K, V> {
     }
 }
 
-fn leave(shares: &mut BTreeMap<Ipv4Addr, BTreeSet<u64>>, source: Ipv4Addr, touched: u64) {
+fn leave<S: Ord>(shares: &mut BTreeMap<S, BTreeSet<u64>>, source: S, touched: u64) {
     if let Some(share) = shares.get_mut(&source) {
         share.remove(&touched);
         if share.is_empty() {

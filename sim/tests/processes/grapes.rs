@@ -1,0 +1,60 @@
+//! Grapes inside of a test: two that know each other, or one alone, at ports of the system's choice.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+
+use grenache::grape::{Grape, GrapeConfig};
+use grenache::net::{HostNetwork, Net};
+use tokio::sync::oneshot;
+
+/// Grapes in a thread of their own, for as long as this lives.
+pub(crate) struct Grapes {
+    /// Where their APIs are.
+    pub(crate) apis: Vec<SocketAddr>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Grapes {
+    /// This many, each of which starts from the first.
+    pub(crate) fn start(count: usize) -> Self {
+        let (end, ended) = oneshot::channel();
+        let (tell, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let net: Net = Arc::new(HostNetwork::new().expect("a network"));
+                let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+                let mut grapes: Vec<Grape> = Vec::new();
+                for _ in 0..count {
+                    let known = grapes.iter().take(1).map(|first| first.dht_addr());
+                    let known = known.map(|first| format!("{first}").parse().expect("an IPv4 address")).collect();
+                    let config = GrapeConfig::default().dht_address(any).api_address(any).bootstrap(known);
+                    let grape = Grape::start(&net, config).await.expect("it starts");
+                    grape.ready().await;
+                    grapes.push(grape);
+                }
+                tell.send(grapes.iter().map(Grape::api_addr).collect()).expect("the test waits");
+                // An error means that the test is over.
+                let _ = ended.await;
+            });
+        });
+        let apis = told.recv().expect("they start");
+        Self { apis, end: Some(end), thread: Some(thread) }
+    }
+
+    /// The first one's API, as `--grape` has it.
+    pub(crate) fn api(&self) -> String {
+        self.apis[0].to_string()
+    }
+}
+
+impl Drop for Grapes {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

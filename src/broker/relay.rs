@@ -1,0 +1,456 @@
+//! Relaying between two peers that no hole can be punched for: the limits and the rules, without I/O.
+//!
+//! A session has a UDP port of the broker's for itself, so that its two sides speak µTP through it as if it were the
+//! other side; what they send is forwarded as it is. Before that each side claims its place with a token, which the broker
+//! gave it over a connection, and is answered with less than it sent: nobody else can have anything forwarded or sent.
+//!
+//! ```text
+//! → {"grenache":"claim","token":"5f3a…"}
+//! ← {"grenache":"claimed","ready":true}
+//! ```
+//!
+//! When a session ends, both sides are told: `{"grenache":"ended"}`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::net::LONGEST_WAIT;
+
+const NS_PER_S: u128 = 1_000_000_000;
+
+/// How much of a rate may be used at once: what it allows in this time.
+const BURST: Duration = Duration::from_secs(1);
+
+/// Settings of a broker's relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RelayConfig {
+    pub(super) sessions: usize,
+    pub(super) sessions_per_source: usize,
+    bytes_per_second: u64,
+    datagrams_per_second: u64,
+    total_bytes: u64,
+    idle_timeout: Duration,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            sessions: 64,
+            sessions_per_source: 8,
+            bytes_per_second: 1 << 20,
+            datagrams_per_second: 2000,
+            total_bytes: 256 << 20,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl RelayConfig {
+    /// How many sessions there may be at once (default 64). Beyond it a peer that asks for one gets an error.
+    pub fn sessions(self, sessions: usize) -> Self {
+        Self { sessions, ..self }
+    }
+
+    /// How many of them may have been asked for from one IP address (default 8). Beyond it that address gets an error.
+    pub fn sessions_per_source(self, sessions: usize) -> Self {
+        Self { sessions_per_source: sessions, ..self }
+    }
+
+    /// How many bytes of payload a session forwards in a second, both directions together (default 1 MiB, at least 1); a
+    /// second's worth may come at once. What comes beyond it is dropped, and µTP slows down.
+    pub fn bytes_per_second(self, bytes: u64) -> Self {
+        Self { bytes_per_second: bytes.max(1), ..self }
+    }
+
+    /// How many datagrams a session forwards in a second (default 2000, at least 1), as with the bytes.
+    pub fn datagrams_per_second(self, datagrams: u64) -> Self {
+        Self { datagrams_per_second: datagrams.max(1), ..self }
+    }
+
+    /// How many bytes of payload a session forwards in all (default 256 MiB). Then it ends.
+    pub fn total_bytes(self, bytes: u64) -> Self {
+        Self { total_bytes: bytes, ..self }
+    }
+
+    /// After how long without anything to forward a session ends (default 60 s, at most a year); claims do not count.
+    pub fn idle_timeout(self, timeout: Duration) -> Self {
+        Self { idle_timeout: timeout.min(LONGEST_WAIT), ..self }
+    }
+}
+
+/// Why a session was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RelayRefused {
+    #[error("ERR_BROKER_NO_RELAY: this broker does not relay")]
+    NotOffered,
+    #[error("ERR_BROKER_RELAY_FULL: this broker relays for as many as it may")]
+    Full,
+    #[error("ERR_BROKER_RELAY_SOURCE: this broker relays for as many from your address as it may")]
+    SourceFull,
+}
+
+/// Who has sessions.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    total: usize,
+    by_source: BTreeMap<IpAddr, usize>,
+}
+
+impl Places {
+    pub(super) fn take(&mut self, config: &RelayConfig, source: IpAddr) -> Result<(), RelayRefused> {
+        if self.total >= config.sessions {
+            return Err(RelayRefused::Full);
+        }
+        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
+        if of_source >= config.sessions_per_source {
+            return Err(RelayRefused::SourceFull);
+        }
+        self.total += 1;
+        self.by_source.insert(source, of_source + 1);
+        Ok(())
+    }
+
+    pub(super) fn give_back(&mut self, source: IpAddr) {
+        self.total = self.total.saturating_sub(1);
+        if let Some(count) = self.by_source.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_source.remove(&source);
+            }
+        }
+    }
+}
+
+/// What becomes of a datagram.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It goes on, as it is.
+    Forward(SocketAddr),
+    /// Its sender gets this.
+    Answer(Bytes),
+    /// It is dropped: from a stranger, over a rate, or the other side is not there yet.
+    Drop,
+    /// It is dropped, and the session ends.
+    End(SessionEnd),
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionEnd {
+    /// Nothing was forwarded for the idle timeout.
+    Idle,
+    /// It has forwarded as much as it may.
+    TotalBytes,
+}
+
+impl SessionEnd {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::TotalBytes => "total bytes",
+        }
+    }
+}
+
+/// One session.
+#[derive(Debug)]
+pub(super) struct Session {
+    config: RelayConfig,
+    tokens: [String; 2],
+    sides: [Option<SocketAddr>; 2],
+    bytes: Rate,
+    datagrams: Rate,
+    pub(super) forwarded: u64,
+    busy: Instant,
+}
+
+impl Session {
+    pub(super) fn new(now: Instant, config: RelayConfig, tokens: [String; 2]) -> Self {
+        Self {
+            config,
+            tokens,
+            sides: [None; 2],
+            bytes: Rate::new(now, config.bytes_per_second),
+            datagrams: Rate::new(now, config.datagrams_per_second),
+            forwarded: 0,
+            busy: now,
+        }
+    }
+
+    pub(super) fn on_datagram(&mut self, now: Instant, from: SocketAddr, payload: &[u8]) -> Verdict {
+        if let Some(Claim { token, .. }) = Claim::parse(payload) {
+            return self.on_claim(from, &token);
+        }
+        let to = match self.sides {
+            [Some(a), Some(b)] if from == a => b,
+            [Some(a), Some(b)] if from == b => a,
+            _ => return Verdict::Drop,
+        };
+        let len = payload.len() as u64;
+        if self.forwarded + len > self.config.total_bytes {
+            return Verdict::End(SessionEnd::TotalBytes);
+        }
+        if !(self.bytes.has(now, len) && self.datagrams.has(now, 1)) {
+            return Verdict::Drop;
+        }
+        self.bytes.take(now, len);
+        self.datagrams.take(now, 1);
+        self.forwarded += len;
+        self.busy = now;
+        Verdict::Forward(to)
+    }
+
+    /// A side may claim its place anew from another address: its NAT may have changed it.
+    fn on_claim(&mut self, from: SocketAddr, token: &str) -> Verdict {
+        let Some(side) = self.tokens.iter().position(|own| own == token) else { return Verdict::Drop };
+        if self.sides[1 - side] == Some(from) {
+            return Verdict::Drop;
+        }
+        self.sides[side] = Some(from);
+        let ready = self.sides.iter().all(Option::is_some);
+        Verdict::Answer(Claimed { grenache: ClaimedTag::Claimed, ready }.encode())
+    }
+
+    /// Who is to be told that it has ended.
+    pub(super) fn sides(&self) -> impl Iterator<Item = SocketAddr> {
+        self.sides.into_iter().flatten()
+    }
+
+    /// When it ends if nothing comes until then.
+    pub(super) fn idle_at(&self) -> Instant {
+        self.busy + self.config.idle_timeout
+    }
+}
+
+/// So much a second, and a second's worth at once (the generic cell rate algorithm).
+#[derive(Debug)]
+struct Rate {
+    per_second: u64,
+    /// When all that was taken so far would have been due.
+    due: Instant,
+}
+
+impl Rate {
+    fn new(now: Instant, per_second: u64) -> Self {
+        Self { per_second, due: now }
+    }
+
+    fn has(&self, now: Instant, amount: u64) -> bool {
+        self.after(now, amount) <= now + BURST
+    }
+
+    fn take(&mut self, now: Instant, amount: u64) {
+        self.due = self.after(now, amount);
+    }
+
+    fn after(&self, now: Instant, amount: u64) -> Instant {
+        let ns = (u128::from(amount) * NS_PER_S).div_ceil(u128::from(self.per_second));
+        let ns = Duration::from_nanos(u64::try_from(ns).unwrap_or(u64::MAX)).min(LONGEST_WAIT);
+        self.due.max(now) + ns
+    }
+}
+
+/// The datagram that tells a side that its session has ended.
+pub(crate) const ENDED: &[u8] = b"{\"grenache\":\"ended\"}";
+
+/// What a side proves itself with.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    grenache: ClaimTag,
+    token: String,
+}
+
+/// What it is answered.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Claimed {
+    grenache: ClaimedTag,
+    /// Whether the other side is there too.
+    pub(crate) ready: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClaimTag {
+    Claim,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ClaimedTag {
+    Claimed,
+}
+
+impl Claim {
+    pub(crate) fn encode(token: &str) -> Bytes {
+        let claim = Self { grenache: ClaimTag::Claim, token: token.to_owned() };
+        serde_json::to_vec(&claim).expect("texts can be written as JSON").into()
+    }
+
+    fn parse(payload: &[u8]) -> Option<Self> {
+        // What is forwarded is mostly µTP, which never begins like this.
+        payload.starts_with(b"{\"grenache\":\"claim\"").then(|| serde_json::from_slice(payload).ok()).flatten()
+    }
+}
+
+impl Claimed {
+    fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("booleans can be written as JSON").into()
+    }
+
+    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
+        payload.starts_with(b"{\"grenache\":\"claimed\"").then(|| serde_json::from_slice(payload).ok()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: &str = "198.51.100.1:1000";
+    const B: &str = "198.51.100.2:2000";
+    const STRANGER: &str = "203.0.113.9:3000";
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn start() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn tokens() -> [String; 2] {
+        ["a".repeat(32), "b".repeat(32)]
+    }
+
+    /// A session that both sides have claimed.
+    fn ready(now: Instant, config: RelayConfig) -> Session {
+        let mut session = Session::new(now, config, tokens());
+        for (from, token) in [A, B].into_iter().zip(tokens()) {
+            assert!(matches!(session.on_datagram(now, at(from), &Claim::encode(&token)), Verdict::Answer(_)));
+        }
+        session
+    }
+
+    #[test]
+    fn nothing_is_forwarded_before_both_sides_have_proven_themselves() {
+        let now = start();
+        let mut session = Session::new(now, RelayConfig::default(), tokens());
+        let [a, b] = tokens();
+        assert_eq!(session.on_datagram(now, at(A), b"hello"), Verdict::Drop);
+        assert_eq!(session.on_datagram(now, at(STRANGER), &Claim::encode(&"c".repeat(32))), Verdict::Drop);
+        let claimed = |verdict| match verdict {
+            Verdict::Answer(answer) => Claimed::parse(&answer).unwrap().ready,
+            other => panic!("{other:?}"),
+        };
+        assert!(!claimed(session.on_datagram(now, at(A), &Claim::encode(&a))));
+        assert_eq!(session.on_datagram(now, at(A), b"hello"), Verdict::Drop, "there is no other side yet");
+        assert_eq!(session.on_datagram(now, at(A), &Claim::encode(&b)), Verdict::Drop, "one cannot be both sides");
+        assert!(claimed(session.on_datagram(now, at(B), &Claim::encode(&b))));
+        assert_eq!(session.on_datagram(now, at(A), b"hello"), Verdict::Forward(at(B)));
+        assert_eq!(session.on_datagram(now, at(B), b"hello"), Verdict::Forward(at(A)));
+        assert_eq!(session.on_datagram(now, at(STRANGER), b"hello"), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_side_whose_address_changes_claims_its_place_again() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default());
+        let moved = at("198.51.100.1:1001");
+        assert!(matches!(session.on_datagram(now, moved, &Claim::encode(&tokens()[0])), Verdict::Answer(_)));
+        assert_eq!(session.on_datagram(now, at(B), b"x"), Verdict::Forward(moved));
+        assert_eq!(session.on_datagram(now, at(A), b"x"), Verdict::Drop);
+    }
+
+    #[test]
+    fn sessions_in_total_and_per_source_are_limited() {
+        let config = RelayConfig::default().sessions(3).sessions_per_source(2);
+        let mut places = Places::default();
+        let [one, two, three]: [IpAddr; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| ip.parse().unwrap());
+        assert_eq!(places.take(&config, one), Ok(()));
+        assert_eq!(places.take(&config, one), Ok(()));
+        assert_eq!(places.take(&config, one), Err(RelayRefused::SourceFull));
+        assert_eq!(places.take(&config, two), Ok(()));
+        assert_eq!(places.take(&config, three), Err(RelayRefused::Full));
+        places.give_back(one);
+        assert_eq!(places.take(&config, three), Ok(()));
+        for source in [one, two, three] {
+            places.give_back(source);
+        }
+        assert!(places.total == 0 && places.by_source.is_empty());
+    }
+
+    #[test]
+    fn bytes_per_second_are_limited_and_a_second_makes_room() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default().bytes_per_second(1000));
+        let forwards =
+            |session: &mut Session, now, len| session.on_datagram(now, at(A), &vec![7; len]) != Verdict::Drop;
+        assert!(forwards(&mut session, now, 600) && forwards(&mut session, now, 400));
+        assert!(!forwards(&mut session, now, 1), "over the limit");
+        let later = now + Duration::from_millis(500);
+        assert!(!forwards(&mut session, later, 501) && forwards(&mut session, later, 500));
+    }
+
+    #[test]
+    fn datagrams_per_second_are_limited_in_both_directions_together() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default().datagrams_per_second(10));
+        for n in 0..10 {
+            let from = if n % 2 == 0 { A } else { B };
+            assert!(matches!(session.on_datagram(now, at(from), b""), Verdict::Forward(_)));
+        }
+        assert_eq!(session.on_datagram(now, at(A), b""), Verdict::Drop);
+        assert!(matches!(session.on_datagram(now + BURST / 10, at(A), b""), Verdict::Forward(_)));
+    }
+
+    #[test]
+    fn after_its_total_of_bytes_a_session_ends() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default().total_bytes(10));
+        assert_eq!(session.on_datagram(now, at(A), &[0; 10]), Verdict::Forward(at(B)));
+        assert_eq!(session.on_datagram(now, at(B), &[0; 1]), Verdict::End(SessionEnd::TotalBytes));
+    }
+
+    #[test]
+    fn claims_do_not_keep_an_idle_session_alive() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default().idle_timeout(Duration::from_secs(5)));
+        let later = now + Duration::from_secs(3);
+        session.on_datagram(later, at(A), &Claim::encode(&tokens()[0]));
+        assert_eq!(session.idle_at(), now + Duration::from_secs(5));
+        session.on_datagram(later, at(A), b"x");
+        assert_eq!(session.idle_at(), later + Duration::from_secs(5));
+    }
+
+    proptest! {
+        /// Amplification: an answer is shorter than what asked for it, and nothing else is sent before both sides have
+        /// proven themselves.
+        #[test]
+        fn no_more_goes_out_than_comes_in(
+            datagrams in prop::collection::vec((0_u16..4, prop::collection::vec(any::<u8>(), 0..64), 0_usize..4), 1..50),
+        ) {
+            let now = start();
+            let mut session = Session::new(now, RelayConfig::default(), tokens());
+            for (from, bytes, kind) in datagrams {
+                let payload = match kind {
+                    0 => Claim::encode(&tokens()[0]),
+                    1 => Claim::encode(&tokens()[1]),
+                    2 => Claim::encode("wrong"),
+                    _ => bytes.into(),
+                };
+                let from = SocketAddr::from(([192, 0, 2, 1], 1000 + from));
+                match session.on_datagram(now, from, &payload) {
+                    Verdict::Answer(answer) => prop_assert!(answer.len() < payload.len()),
+                    Verdict::Forward(to) => prop_assert!(session.sides.contains(&Some(to)) && session.sides.contains(&Some(from))),
+                    Verdict::Drop | Verdict::End(_) => {}
+                }
+            }
+        }
+    }
+}

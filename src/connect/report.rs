@@ -1,0 +1,94 @@
+//! What came of an attempt to connect.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Rung;
+use crate::nat::Behaviour;
+
+/// How a service was reached, or why it was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectReport {
+    /// The service's name.
+    pub service: String,
+    /// The rung that worked.
+    pub rung: Option<Rung>,
+    /// Where requests go to.
+    pub to: Option<SocketAddr>,
+    /// How long it took, in milliseconds; finding out what the own NAT does included, where that was not known.
+    pub elapsed_ms: u64,
+    /// What this side's NAT does.
+    pub own_nat: Behaviour,
+    /// What the peer's NAT does, as it says; `None` from peers of the original.
+    pub peer_nat: Option<Behaviour>,
+    /// Why each lower rung did not work.
+    pub failed: Vec<FailedRung>,
+}
+
+/// Why one rung did not work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedRung {
+    /// Which one.
+    pub rung: Rung,
+    /// Whether it was tried; else theory says that it cannot work, or something that it needs is not there.
+    pub tried: bool,
+    /// Why it did not work.
+    pub reason: String,
+    /// How long it was tried, in milliseconds.
+    pub took_ms: u64,
+}
+
+impl fmt::Display for ConnectReport {
+    /// A line for the outcome and one for each rung that did not work.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.rung, self.to) {
+            (Some(rung), Some(to)) => {
+                write!(f, "{}: reached by {rung} at {to} in {} ms", self.service, self.elapsed_ms)?;
+            }
+            _ => write!(f, "{}: not reached in {} ms", self.service, self.elapsed_ms)?,
+        }
+        self.failed.iter().try_for_each(|failed| write!(f, "\n  {failed}"))
+    }
+}
+
+impl fmt::Display for FailedRung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rung, reason, took_ms, .. } = self;
+        if self.tried { write!(f, "{rung}: {reason} ({took_ms} ms)") } else { write!(f, "{rung}: not tried: {reason}") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_reads_well_and_is_read_back() {
+        let failed =
+            |rung, tried, reason: &str, took_ms| FailedRung { rung, tried, reason: reason.to_owned(), took_ms };
+        let report = ConnectReport {
+            service: "fibo".to_owned(),
+            rung: Some(Rung::Relay),
+            to: Some("203.0.113.1:40000".parse().unwrap()),
+            elapsed_ms: 2310,
+            own_nat: Behaviour::OPEN,
+            peer_nat: None,
+            failed: vec![
+                failed(Rung::Direct, false, "the peer's NAT lets in only whom its host has sent to", 0),
+                failed(Rung::Punch, true, "no connection within 2 s", 2000),
+            ],
+        };
+        assert_eq!(
+            report.to_string(),
+            "fibo: reached by relay at 203.0.113.1:40000 in 2310 ms\n\
+             \x20 direct: not tried: the peer's NAT lets in only whom its host has sent to\n\
+             \x20 punch: no connection within 2 s (2000 ms)"
+        );
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<ConnectReport>(&json).unwrap(), report);
+        let not = ConnectReport { rung: None, to: None, failed: Vec::new(), ..report };
+        assert_eq!(not.to_string(), "fibo: not reached in 2310 ms");
+    }
+}
