@@ -173,7 +173,7 @@ impl Driver {
         if inner.closing || inner.unheld {
             return None;
         }
-        let reached = if inner.from_source(from.ip()) >= config.max_connections_per_source {
+        let reached = if inner.of_source(from.ip()) >= config.max_connections_per_source {
             Some(Limit::ConnectionsPerSource)
         } else if inner.half_open.len() >= config.max_half_open {
             Some(Limit::HalfOpen)

@@ -184,7 +184,7 @@ impl Inner {
     }
 
     /// How many connections peers have opened from an address.
-    pub(super) fn from_source(&self, source: IpAddr) -> usize {
+    pub(super) fn of_source(&self, source: IpAddr) -> usize {
         self.sources.get(&source).copied().unwrap_or(0)
     }
 

@@ -169,10 +169,7 @@ impl Connection {
                 let retry_at = now + SYN_ACK_RETRY * (1 << sent.min(16));
                 self.phase = Phase::SynReceived { sent: sent + 1, retry_at };
                 // The address may be forged. A SYN pays for one SYN-ACK, so that repeating it is the initiator's part.
-                self.credit = match self.credit.checked_sub(HEADER_LEN) {
-                    Some(left) => left,
-                    None => return None,
-                };
+                self.credit = self.credit.checked_sub(HEADER_LEN)?;
                 let packet = Repr { seq: self.syn_ack_seq, ..self.header(now, Kind::State) };
                 Some(self.single(now, packet, out))
             }
