@@ -46,7 +46,7 @@ fn name((mapping, filtering): Kind) -> String {
 /// A table of all pairs: the rung that each seed took, and the median and 95th percentile of the times in ms.
 ///
 /// Rows are the client's mapping/filtering, columns the worker's.
-fn table(ports: [PortAssignment; 2], seeds: u64) -> String {
+fn table(ports: [PortAssignment; 2]) -> String {
     let mut lines = vec![format!("{:8}", "")];
     lines[0].extend(kinds().map(|kind| format!("{:<23}", name(kind))));
     for client in kinds() {
@@ -54,14 +54,14 @@ fn table(ports: [PortAssignment; 2], seeds: u64) -> String {
         for service in kinds() {
             let mut rungs: BTreeMap<Rung, u64> = BTreeMap::new();
             let mut times = Vec::new();
-            for seed in 0..seeds {
+            for seed in 0..SEEDS {
                 let (rung, took) = connect(client, service, ports, seed);
                 *rungs.entry(rung).or_default() += 1;
                 times.push(took.as_millis());
             }
             let theory = lowest_rung(client, service, ports);
             let as_theory = rungs.get(&theory).copied().unwrap_or(0);
-            assert_eq!(as_theory, seeds, "{} to {}, {ports:?}: {rungs:?}, not {theory}", name(client), name(service));
+            assert_eq!(as_theory, SEEDS, "{} to {}, {ports:?}: {rungs:?}, not {theory}", name(client), name(service));
             times.sort_unstable();
             let rank = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
             line += &format!("{:<23}", format!("{theory} {} {}", rank(50), rank(95)));
@@ -73,37 +73,36 @@ fn table(ports: [PortAssignment; 2], seeds: u64) -> String {
 
 #[test]
 fn all_pairs_with_preserved_ports() {
-    insta::assert_snapshot!(table([PortAssignment::Preserving; 2], SEEDS));
+    insta::assert_snapshot!(table([PortAssignment::Preserving; 2]));
 }
 
 #[test]
 fn all_pairs_with_contiguous_ports() {
-    insta::assert_snapshot!(table([PortAssignment::Contiguous; 2], SEEDS));
+    insta::assert_snapshot!(table([PortAssignment::Contiguous; 2]));
 }
 
 #[test]
 fn all_pairs_with_random_ports() {
-    insta::assert_snapshot!(table([PortAssignment::Random; 2], SEEDS));
+    insta::assert_snapshot!(table([PortAssignment::Random; 2]));
 }
 
-/// The six pairs of port assignments that are not alike.
-fn unlike(client: PortAssignment) {
-    for service in PORTS.into_iter().filter(|service| *service != client) {
-        table([client, service], 3);
-    }
+/// The client's NAT assigns ports in this way, and the worker's in each of the others.
+fn unlike(client: PortAssignment) -> String {
+    let others = PORTS.into_iter().filter(|service| *service != client);
+    others.map(|service| format!("{client:?} to {service:?}\n{}", table([client, service]))).collect()
 }
 
 #[test]
 fn all_pairs_with_preserved_ports_against_others() {
-    unlike(PortAssignment::Preserving);
+    insta::assert_snapshot!(unlike(PortAssignment::Preserving));
 }
 
 #[test]
 fn all_pairs_with_contiguous_ports_against_others() {
-    unlike(PortAssignment::Contiguous);
+    insta::assert_snapshot!(unlike(PortAssignment::Contiguous));
 }
 
 #[test]
 fn all_pairs_with_random_ports_against_others() {
-    unlike(PortAssignment::Random);
+    insta::assert_snapshot!(unlike(PortAssignment::Random));
 }
