@@ -17,6 +17,7 @@
 //! | [`connect`] | the whole way to a service, whatever NATs are in between |
 //! | [`grape`] | an embedded Grape: DHT node and HTTP API |
 //! | [`event`] | what the stack reports about itself |
+//! | [`limits`] | what peers can make grow, and what happens at each limit |
 //!
 //! For those who come from Node.js:
 //!
@@ -50,6 +51,7 @@ pub mod connect;
 pub mod event;
 mod fair;
 pub mod grape;
+pub mod limits;
 pub mod link;
 pub mod nat;
 pub mod net;

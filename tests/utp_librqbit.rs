@@ -22,12 +22,12 @@ mod common;
 /// How many bytes each side sends.
 const BULK: usize = 10_000_000;
 
-/// How many bytes that crate sends where a tenth is lost. It waits for its retransmission timer so often that a megabyte
-/// takes it 5 s to one of ours, and 46 s to one of its own.
+/// How many bytes that crate sends where a tenth is lost. Its retransmission timer doubles up to 60 s, and 10 MB to
+/// one of ours were not through after three minutes; to one of its own, one megabyte took 46 s.
 const BULK_AT_10_PERCENT: usize = 200_000;
 
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn librqbit() -> Arc<UtpSocketUdp> {
     let opts = SocketOpts {
@@ -106,10 +106,4 @@ async fn ours_connects_over_a_path_that_loses_10_percent() {
 #[tokio::test]
 async fn theirs_connects_over_a_path_that_loses_10_percent() {
     both_ways(false, 0.1, BULK_AT_10_PERCENT).await;
-}
-
-#[tokio::test]
-#[ignore = "takes minutes: librqbit-utp is that slow at sending over such a path"]
-async fn ten_megabytes_each_way_over_a_path_that_loses_10_percent() {
-    both_ways(true, 0.1, BULK).await;
 }

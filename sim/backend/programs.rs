@@ -130,7 +130,7 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
 
     // Whoever punches is punched back: that opens this side's NAT for the one who asked.
     while let Some(from) = punched.next().await {
-        puncher.punch(from);
+        puncher.punch_back(from);
     }
     Ok(())
 }

@@ -83,6 +83,22 @@ fn payloads_and_replies_can_be_texts_and_come_from_standard_input() {
 }
 
 #[test]
+fn what_a_peer_of_the_original_cannot_read_is_not_sent() {
+    let grapes = Grapes::start(2);
+    let (mut serving, _) = serve(&grapes, &["small", "--reply", "1"]);
+    // [rid,"small","…"]: 36 of the id, 5 of the name, and 10 of brackets, quotes and commas.
+    let payload = |length: usize| "x".repeat(length - 36 - 5 - 10);
+    let ask = |payload: &str| request(&grapes, &["small", "--text", payload, "--reference-peer"]);
+    assert_eq!(result(&ask(&payload(1382))), "1");
+    serving.line(" small ");
+    assert_failed(
+        &ask(&payload(1383)),
+        2,
+        "the request has 1383 bytes, and peers of the original implementation read 1382",
+    );
+}
+
+#[test]
 fn a_reply_can_be_fixed_or_what_a_command_prints() {
     let grapes = Grapes::start(2);
     let (_fixed, _) = serve(&grapes, &["fixed", "--reply", r#"{"world": true}"#]);
@@ -145,6 +161,7 @@ fn a_request_that_fails_is_told_with_an_exit_code() {
         (&["a"], "<PAYLOAD>"),
         (&["a", "1", "--limit", "1"], "--map"),
         (&["127.0.0.1:1", "1", "--map"], "this is an address"),
+        (&["a", "1", "--map", "--broker", "b"], "leave one of them out"),
         (&["127.0.0.1:0", "1"], "`0` is no port"),
         (&["a", "1", "--timeout", "1"], "write a time with its unit"),
     ] {
@@ -188,7 +205,7 @@ fn a_service_can_go_unannounced_and_announces_when_its_grape_is_there() {
     unannounced.line(" 1 -> 1 ");
     assert!(!unannounced.said.iter().any(|line| line.contains("announced")), "{:?}", unannounced.said);
     let (mut early, _) = listening(&["serve", "early", "--echo", "--grape", &dead]);
-    early.line("error: not announced, trying again: ERR_GRAPE_UNREACHABLE");
+    early.line("error: announce failed, trying again: ERR_GRAPE_UNREACHABLE: Connection refused");
     assert_eq!(early.end(Signal::TERM).code(), Some(0));
 }
 
@@ -204,7 +221,8 @@ fn a_service_or_broker_that_cannot_start_says_why() {
         (&["serve", "a"][..], "<--echo|--reply <JSON>|--exec <CMD>>"),
         (&["serve", "a", "--echo", "--reply", "1"], "cannot be used with"),
         (&["serve", "a", "--reply", "world"], "write a text in its quotes"),
-        (&["serve", "a", "--echo", "--text"], "--exec"),
+        (&["serve", "a", "--echo", "--text"], "cannot be used with"),
+        (&["serve", "a", "--reply", "1", "--exec-timeout", "1s"], "cannot be used with"),
         (&["broker"], "<NAME>"),
         (&["broker", "a", "--relay-rate", "1"], "--relay"),
         (&["punch"], "NAME|HOST:PORT"),
@@ -215,6 +233,26 @@ fn a_service_or_broker_that_cannot_start_says_why() {
     }
     let lost = ran(grenache().args(["serve", "a", "--echo", "--grape", "nobody.invalid:1"]));
     assert_failed(&lost, 5, "the name nobody.invalid cannot be resolved");
+}
+
+#[test]
+fn a_service_is_reached_with_the_help_of_a_broker() {
+    let grapes = Grapes::start(2);
+    let (mut broker, port) = listening(&["broker", "helper", "--relay", "--grape", &grapes.api()]);
+    broker.line("announced `helper`");
+    let (_serving, _) =
+        listening(&["serve", "hidden", "--echo", "--no-announce", "--broker", "helper", "--grape", &grapes.api()]);
+    broker.line(" offers `hidden`");
+    let by_address = format!("127.0.0.1:{port}");
+    for broker in ["helper", &by_address] {
+        let told = request(&grapes, &["hidden", "[1]", "--broker", broker, "--json"]);
+        let told: Value = serde_json::from_str(result(&told)).expect("it is JSON");
+        assert_eq!((&told["value"], &told["connection"]["service"]), (&json!([1]), &json!("hidden")), "{told}");
+        assert!(told["connection"]["rung"].is_string(), "{told}");
+    }
+    let nobody = request(&grapes, &["nobody", "1", "--broker", "helper", "--timeout", "20s"]);
+    assert_failed(&nobody, 5, "nobody: not reached");
+    assert_failed(&request(&grapes, &["127.0.0.1:1", "1", "--broker", "helper"]), 2, "this is an address");
 }
 
 #[test]

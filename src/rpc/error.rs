@@ -8,6 +8,11 @@ use crate::link::LinkError;
 
 /// Why a request has no result.
 ///
+/// A request that is not dropped ends exactly once: in its reply, in its handler's error ([`Remote`](Self::Remote)), in
+/// [`Timeout`](Self::Timeout) at its deadline, or, before that and after all its retries, in a failure of the transport
+/// or of the lookup. All are ends: after a failure nothing more comes of the request, but, unlike after a reply, nobody
+/// knows whether the peer has handled it. `tests/nothing_lost` holds it to that over losses, crashes and rebindings.
+///
 /// The `Display` of the first variants is what peers of the original implementation show for the same failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

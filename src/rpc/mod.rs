@@ -23,6 +23,7 @@
 //! A caller is held until its request has ended, so that it need not count. Whatever is awaited can be given up by
 //! dropping its future: a request is then forgotten and unsent where it still waits; a connection attempt ends.
 
+mod bounds;
 mod carrier;
 mod client;
 mod error;
@@ -38,11 +39,12 @@ pub mod streaming;
 mod tests;
 mod typed;
 
+pub use bounds::{TEXT_RATE, TEXT_TIME};
 pub use client::{CLOSE_TIMEOUT, ClientConfig, MAX_REFERENCE_MESSAGE, PeerRpcClient, RequestOptions};
 pub use error::RpcError;
 pub use map::Replies;
 pub use server::{
-    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, MAX_MALFORMED, PeerRpcServer, Request, RequestParts, Requests,
-    ServerConfig,
+    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, MAX_MALFORMED, PeerRpcServer, Request,
+    RequestParts, Requests, ServerConfig,
 };
 pub use typed::{ERR_REPLY_TYPE, ERR_REQUEST_TYPE};

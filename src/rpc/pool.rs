@@ -268,7 +268,12 @@ impl Destination {
             let Some((_, Job { rid, text, reply })) = self.waiting.pop_first() else { return };
             let wanted = Arc::new(());
             // Where the carrier has just ended, `closed` is about to fail the request.
-            let _ = transport.messages.send(Outgoing { text, permit: None, wanted: Some(Arc::downgrade(&wanted)) });
+            let _ = transport.messages.send(Outgoing {
+                text,
+                permit: None,
+                unsent: None,
+                wanted: Some(Arc::downgrade(&wanted)),
+            });
             transport.in_flight.insert(rid, InFlight { reply, sent: now, _wanted: wanted });
             transport.used = now;
         }

@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Event, Phase, SYN_ACK_RETRY, SYN_RETRY, SYNS_BEFORE_REDIAL};
+use super::connection::{
+    CONFIRM_RETRY, CONFIRMATIONS, Connection, Event, Phase, SYN_ACK_RETRY, SYN_RETRY, SYNS_BEFORE_REDIAL,
+};
 use super::seq::Seq;
 use super::wire::{Extensions, HEADER_LEN, Kind, Repr};
 
@@ -50,6 +52,7 @@ impl Connection {
                 self.probe_ack_at,
                 self.give_up_at(),
                 self.probe_at,
+                self.confirm_at,
                 self.keep_alive_at(),
                 self.config.idle_timeout.map(|timeout| self.last_received + timeout),
                 self.orphan_until,
@@ -119,6 +122,13 @@ impl Connection {
                     self.probe_at = None;
                     self.sender.probe();
                 }
+                if due(self.confirm_at) {
+                    self.confirmed += 1;
+                    let again = self.confirmed < CONFIRMATIONS && !self.sender.has_outstanding();
+                    self.confirm_at = again.then(|| now + CONFIRM_RETRY * (1 << self.confirmed));
+                    // What is unacked is sent again by itself.
+                    self.pending.ack |= !self.sender.has_outstanding();
+                }
                 if due(self.keep_alive_at()) {
                     self.pending.keep_alive = true;
                 }
@@ -158,6 +168,8 @@ impl Connection {
                 }
                 let retry_at = now + SYN_ACK_RETRY * (1 << sent.min(16));
                 self.phase = Phase::SynReceived { sent: sent + 1, retry_at };
+                // The address may be forged. A SYN pays for one SYN-ACK, so that repeating it is the initiator's part.
+                self.credit = self.credit.checked_sub(HEADER_LEN)?;
                 let packet = Repr { seq: self.syn_ack_seq, ..self.header(now, Kind::State) };
                 Some(self.single(now, packet, out))
             }

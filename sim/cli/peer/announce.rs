@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::address::name;
 use super::common::{GrapesArgs, Output, OutputArgs, TRIES, network, observed, signals, time, within};
-use super::failure::Failure;
+use super::failure::{Failure, brief};
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
 
@@ -95,23 +95,14 @@ async fn again_and_again(
     let (net, _, mut events) = observed(of_announcing)?;
     let link = args.grapes.link(&net, args.timeout, TRIES).await?;
     let announcing = link.start_announcing(name, port, every);
-    let mut last = None;
-    loop {
-        let event = match select(pin!(signals.next()), pin!(events.recv())).await {
-            Either::Right((Some(event), _)) => event,
-            Either::Left(_) | Either::Right((None, _)) => break,
-        };
+    let mut told = Told::default();
+    while let Either::Right((Some(event), _)) = select(pin!(signals.next()), pin!(events.recv())).await {
         match event {
             Event::Announced { nodes, .. } => {
-                last = None;
+                told = Told::default();
                 tell(output, name, port, nodes);
             }
-            // It is tried again in a second: only what is new is told.
-            Event::LinkFailed { error, .. } if last.as_ref() != Some(&error) => {
-                output.failed(&Failure::refused(format!("`{name}` is not announced: {error}")));
-                last = Some(error);
-            }
-            _ => {}
+            event => told.tell(output, &event),
         }
     }
     announcing.stop().await;
@@ -121,6 +112,30 @@ async fn again_and_again(
 /// The events that tell how announcing goes.
 pub(super) fn of_announcing(event: &Event) -> Option<Event> {
     matches!(event, Event::Announced { .. } | Event::LinkFailed { .. }).then(|| event.clone())
+}
+
+/// Tells how announcing goes: each success, and of failures each that is new, for they come every second.
+#[derive(Debug, Default)]
+pub(super) struct Told(Option<String>);
+
+impl Told {
+    pub(super) fn tell(&mut self, output: &mut Output<'_>, event: &Event) {
+        match event {
+            Event::Announced { name, port, nodes } => {
+                self.0 = None;
+                output.log(
+                    format_args!("announced `{name}` at port {port}, stored by {nodes}"),
+                    &json!({ "event": "announced", "name": name, "port": port, "nodes": nodes }),
+                );
+            }
+            Event::LinkFailed { call, error } if self.0.as_ref() != Some(error) => {
+                let failure = Failure::refused(format!("{call} failed, trying again: {}", brief(error)));
+                output.failed(&failure);
+                self.0 = Some(error.clone());
+            }
+            _ => {}
+        }
+    }
 }
 
 fn tell(output: &mut Output<'_>, name: &str, port: u16, nodes: u64) {

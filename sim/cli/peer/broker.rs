@@ -15,10 +15,10 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::address::name;
-use super::announce::of_announcing;
+use super::announce::{Told, of_announcing};
 use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, observed, signals, time};
 use super::failure::Failure;
-use super::serve::{ANNOUNCE_WITHIN, announced};
+use super::serve::ANNOUNCE_WITHIN;
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
 
@@ -118,10 +118,10 @@ pub(super) async fn broker(terminal: &mut Terminal, args: &BrokerArgs) -> Result
         format_args!("listening at UDP port {port} as `{}`", args.name),
         &json!({ "event": "listening", "name": args.name, "port": port }),
     );
-    let mut known = Known::default();
+    let (mut known, mut told) = (Known::default(), Told::default());
     while let Either::Right((Some(news), _)) = select(pin!(signals.next()), pin!(news.recv())).await {
         match news {
-            News::Announcing(event) => announced(&mut output, &event),
+            News::Announcing(event) => told.tell(&mut output, &event),
             News::Registered(peer) => {
                 if known.is_new(Instant::now(), &peer) {
                     registered(&mut output, &peer);

@@ -80,8 +80,11 @@ impl Failure {
             ),
             LinkError::Timeout => Self::unreached(format!("no Grape has answered in time at {grapes}"))
                 .advise("see whether it runs, with `grenache grape-health`, or give it longer with --timeout"),
-            LinkError::Unreachable(why) => Self::unreached(format!("no Grape can be reached at {grapes}: {why}"))
-                .advise("start some with `grenache grapes up`, or say where they are with --grape or GRENACHE_GRAPE"),
+            LinkError::Unreachable(why) => {
+                Self::unreached(format!("no Grape can be reached at {grapes}: {}", root(why))).advise(
+                    "start some with `grenache grapes up`, or say where they are with --grape or GRENACHE_GRAPE",
+                )
+            }
             LinkError::Refused(message) if message == "No nodes to query" => {
                 Self::refused(format!("the Grape at {grapes} knows no other: {message}"))
                     .advise("start a second Grape, for they store at each other")
@@ -112,6 +115,34 @@ impl Failure {
             error if error.is_transport() => Self::unreached(format!("cannot reach {to}: {error}"))
                 .advise("see whether it runs, and whether a NAT or a firewall is between (`grenache punch`)"),
             other => Self::refused(format!("the request to {to} failed: {other}")),
+        }
+    }
+}
+
+/// An error's message with the last of its causes, which says it best, and none of those between.
+pub(super) fn brief(message: &str) -> String {
+    match message.split_once(": ") {
+        Some((first, causes)) => format!("{first}: {}", root(causes)),
+        None => message.to_owned(),
+    }
+}
+
+fn root(why: &str) -> &str {
+    why.rsplit(": ").next().unwrap_or(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_and_the_last_of_causes_are_told() {
+        for (message, told) in [
+            ("ERR_TIMEOUT", "ERR_TIMEOUT"),
+            ("ERR_A: refused", "ERR_A: refused"),
+            ("ERR_A: error sending: client error: refused (os error 111)", "ERR_A: refused (os error 111)"),
+        ] {
+            assert_eq!(brief(message), told);
         }
     }
 }

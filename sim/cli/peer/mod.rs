@@ -9,6 +9,7 @@ use super::terminal::Terminal;
 mod address;
 mod announce;
 mod broker;
+mod brokers;
 mod common;
 mod exec;
 mod failure;

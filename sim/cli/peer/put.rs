@@ -27,11 +27,11 @@ Examples:
 
 --json prints {\"hash\"}, and of a mutable value \"public_key\", \"salt\" and \"seq\".
 
-Exit codes: 0 stored; 1 the Grape refused, as for a --seq that is too low or a
---cas that does not match; 2 wrong usage, a value that is too large, or a bad
+Exit codes: 0 stored; 1 the Grape refused, as for a value that is too large, a
+--seq that is too low or a --cas that does not match; 2 wrong usage, or a bad
 key; 5 no Grape reached.";
 
-/// The most that is read from standard input, in bytes; a value has fewer than 1000.
+/// The most that is read from standard input, in bytes; a value has less.
 const MAX_INPUT: usize = 64 << 10;
 
 #[derive(Debug, Args)]

@@ -4,15 +4,22 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
+use grenache::connect::{Connection, Connector};
 use grenache::event::Event;
+use grenache::link::Link;
+use grenache::punch::Puncher;
 use grenache::rpc::framing::MAX_TEXT;
+use grenache::rpc::message::RequestMessage;
 use grenache::rpc::{ClientConfig, PeerRpcClient, RequestOptions, RpcError};
+use grenache::transport::Endpoint;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::address::{Address, Target};
+use super::brokers::BrokersArgs;
 use super::common::{
     GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, milliseconds, observed, plain, text_or_stdin, time,
+    within,
 };
 use super::failure::Failure;
 use crate::cli::Exit;
@@ -29,13 +36,20 @@ Examples:
   grenache request rpc_test --text hello --raw
   grenache request rpc_test '{\"action\": \"ping\", \"args\": []}' --at localhost:1337
   grenache request rpc_test - <question.json --map --limit 3
+  grenache request rpc_test 1 --broker my_broker
 
---json prints {\"from\", \"value\", \"milliseconds\"}, or with --map {\"from\"} and
-\"value\" or \"error\".
+--json prints {\"from\", \"value\", \"milliseconds\"}, with --broker how it was
+reached as \"connection\"; with --map {\"from\"} and \"value\" or \"error\".
 
 Exit codes: 0 replied, with --map by all; 1 a peer replied with an error; 2
 wrong usage; 4 nobody has announced the name; 5 no peer, or no Grape, reached in
 time.";
+
+/// The largest message that peers of the original implementation can read, in bytes: what one packet carries.
+const MAX_REFERENCE_MESSAGE: usize = 1382;
+
+/// What is as long as a request's id.
+const RID: &str = "00000000-0000-4000-8000-000000000000";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RequestArgs {
@@ -66,6 +80,8 @@ pub(in crate::cli) struct RequestArgs {
     #[arg(long)]
     reference_peer: bool,
     #[command(flatten)]
+    brokers: BrokersArgs,
+    #[command(flatten)]
     socket: SocketArgs,
     /// How long it may take, lookup and retries included
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s")]
@@ -93,6 +109,18 @@ impl RequestArgs {
         let config = ClientConfig::default().request(options);
         if self.reference_peer { config.pipeline(1) } else { config }
     }
+
+    /// A peer of the original implementation reads one packet as one message: what it cannot read is not sent.
+    fn check_size(&self, key: &str, payload: &Value) -> Result<(), Failure> {
+        let size = RequestMessage::encode(RID, key, payload).len();
+        if self.reference_peer && size > MAX_REFERENCE_MESSAGE {
+            return Err(Failure::wrong(format!(
+                "the request has {size} bytes, and peers of the original implementation read {MAX_REFERENCE_MESSAGE}"
+            ))
+            .advise("ask for less at a time, or leave --reference-peer out where the peer is of this one"));
+        }
+        Ok(())
+    }
 }
 
 pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Result<Exit, Failure> {
@@ -104,9 +132,16 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
         (None, Target::At(target)) => (Some(target), target.to_string()),
         (None, Target::Name(name)) => (None, name.clone()),
     };
-    if args.map && at.is_some() {
-        return Err(Failure::wrong("--map asks all who have announced a name, and this is an address")
-            .advise("write a name, or leave --map out"));
+    args.check_size(&key, &payload)?;
+    if (args.map || !args.brokers.is_empty()) && at.is_some() {
+        return Err(Failure::wrong("--map and --broker ask for those of a name, and this is an address")
+            .advise("write a name, or leave the option out"));
+    }
+    if args.map && !args.brokers.is_empty() {
+        return Err(Failure::wrong(
+            "--map asks those who can be reached directly, and --broker is for one of those who cannot",
+        )
+        .advise("leave one of them out"));
     }
     let to = at.map_or_else(|| key.clone(), Address::to_string);
     let (net, _, mut senders) = observed(|event| match event {
@@ -123,11 +158,11 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
         Some(_) => None,
         None => Some(args.grapes.link(&net, args.timeout, TRIES).await?),
     };
-    let client = PeerRpcClient::new(&endpoint, link, args.config());
+    let client = PeerRpcClient::new(&endpoint, link.clone(), args.config());
     let mut output = args.output.on(terminal);
     let done = if args.map {
         map(&mut output, &client, args, &key, &payload).await
-    } else {
+    } else if args.brokers.is_empty() {
         let reply = match at {
             Some(at) => client.request_at(at, &key, &payload).await,
             None => client.request(&key, &payload).await,
@@ -138,10 +173,41 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
             output.result(shown(&value, args.raw), &json);
             Exit::PASSED
         })
+    } else {
+        connect(args, &endpoint, &client, link, &key, &payload).await.map(|(value, connection)| {
+            let (from, took) = (connection.address(), milliseconds(began.elapsed()));
+            let report = connection.report();
+            let json = json!({ "from": from, "value": value, "milliseconds": took, "connection": report });
+            output.result(shown(&value, args.raw), &json);
+            Exit::PASSED
+        })
     };
     drop(client);
     close(&endpoint).await;
     done
+}
+
+/// Reaches the service across NATs, and asks it.
+async fn connect(
+    args: &RequestArgs,
+    endpoint: &Endpoint,
+    client: &PeerRpcClient,
+    link: Option<Link>,
+    key: &str,
+    payload: &Value,
+) -> Result<(Value, Connection), Failure> {
+    let failed = |error: &RpcError| Failure::rpc(error, key, &args.grapes.to_string(), args.timeout);
+    let asked = async {
+        let config = args.brokers.config(args.config()).await?.unwrap_or_default();
+        let connector = Connector::new(endpoint, &Puncher::new(endpoint), client, link, config);
+        let connection = connector.connect(key).await.map_err(|error| {
+            Failure::unreached(error.to_string())
+                .advise("see whether the service is registered with this broker (`grenache serve --broker`)")
+        })?;
+        let value = connection.request(payload).await.map_err(|error| failed(&error))?;
+        Ok((value, connection))
+    };
+    within(args.timeout, &format!("no reply from {key}"), asked).await
 }
 
 /// Asks all, and tells each one's outcome. The exit code is the highest of them.

@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::{Either, select};
+use grenache::connect::Acceptor;
 use grenache::event::Event;
 use grenache::net::Net;
-use grenache::rpc::{PeerRpcServer, Request, Requests, ServerConfig};
+use grenache::punch::Puncher;
+use grenache::rpc::{ClientConfig, PeerRpcClient, PeerRpcServer, Request, Requests, ServerConfig};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::address::name;
-use super::announce::of_announcing;
+use super::announce::{Told, of_announcing};
+use super::brokers::BrokersArgs;
 use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, milliseconds, observed, signals, time};
 use super::exec::{Asked, Exec};
 use super::failure::Failure;
@@ -35,7 +38,7 @@ other than 0 is an error to the client.
 Examples:
   grenache serve rpc_test --echo
   grenache serve rpc_test --reply '\"world\"' --port 1337
-  grenache serve adder --exec 'jq \"add\"'
+  grenache serve adder --exec 'jq add' --broker my_broker
 
 --json logs JSON: objects with \"event\", which is listening, announced, request
 or failed.
@@ -68,16 +71,18 @@ pub(in crate::cli) struct ServeArgs {
     #[arg(long, value_name = "CMD")]
     exec: Option<String>,
     /// What CMD prints is a text, even where it looks like JSON
-    #[arg(long, requires = "exec")]
+    #[arg(long, conflicts_with_all = ["echo", "reply"])]
     text: bool,
     /// How long CMD may run
-    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s", requires = "exec")]
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "60s", conflicts_with_all = ["echo", "reply"])]
     exec_timeout: Duration,
     /// How many CMDs run at once; further requests wait
     #[arg(long, value_name = "N", default_value = "16", value_parser = clap::value_parser!(u16).range(1..=4096))]
     jobs: u16,
     #[command(flatten)]
     socket: SocketArgs,
+    #[command(flatten)]
+    brokers: BrokersArgs,
     /// Announce the name about this often
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "2min")]
     every: Duration,
@@ -144,7 +149,8 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
     let mut signals = signals()?;
     let mut output = args.output.on(terminal);
     let (net, sender, mut news) = observed(|event| of_announcing(event).map(News::Announcing))?;
-    let link = match args.no_announce {
+    // Without announces there may be a broker to look up.
+    let link = match args.no_announce && !args.brokers.is_by_name() {
         true => None,
         false => Some(args.grapes.link(&net, ANNOUNCE_WITHIN, TRIES).await?),
     };
@@ -156,31 +162,26 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
         format_args!("listening at UDP port {port} as `{}`", args.name),
         &json!({ "event": "listening", "name": args.name, "port": port }),
     );
-    let announcing = link.map(|link| link.start_announcing(&args.name, port, args.every));
+    let announcing = match &link {
+        Some(link) if !args.no_announce => Some(link.start_announcing(&args.name, port, args.every)),
+        _ => None,
+    };
+    let accepting = args.brokers.config(ClientConfig::default()).await?.map(|config| {
+        let client = PeerRpcClient::new(&endpoint, link.clone(), ClientConfig::default());
+        let puncher = Puncher::new(&endpoint);
+        Acceptor::start(&endpoint, &puncher, &client, link, &args.name, config, server.also_on())
+    });
+    let mut told = Told::default();
     while let Either::Right((Some(news), _)) = select(pin!(signals.next()), pin!(news.recv())).await {
         match news {
-            News::Announcing(event) => announced(&mut output, &event),
+            News::Announcing(event) => told.tell(&mut output, &event),
             News::Answered(answered) => answered.tell(&mut output),
         }
     }
-    drop(announcing);
+    drop((announcing, accepting));
     drop((server, answering));
     close(&endpoint).await;
     Ok(Exit::PASSED)
-}
-
-/// Tells how announcing goes.
-pub(super) fn announced(output: &mut Output<'_>, event: &Event) {
-    match event {
-        Event::Announced { name, port, nodes } => output.log(
-            format_args!("announced `{name}` at port {port}, stored by {nodes}"),
-            &json!({ "event": "announced", "name": name, "port": port, "nodes": nodes }),
-        ),
-        Event::LinkFailed { error, .. } => {
-            output.failed(&Failure::refused(format!("not announced, trying again: {error}")));
-        }
-        _ => {}
-    }
 }
 
 async fn answer_all(net: Net, mut requests: Requests, answer: Answer, jobs: usize, news: mpsc::Sender<News>) {
