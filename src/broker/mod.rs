@@ -2,6 +2,22 @@
 //!
 //! A broker is a public service. Peers that want to offer or use a service register with it, again and again, and are
 //! told of each other by the addresses that the broker sees; then they punch each other.
+//!
+//! # Beyond the original
+//!
+//! Peers opt in with keys that brokers of the original ignore, and only those that did are answered with more than the
+//! original's brokers say. [`connect`](crate::connect) uses all of it.
+//!
+//! | in a request | |
+//! |---|---|
+//! | `"nat": {"mapping": …, "filtering": …, "ports": …}` | what the peer's NAT does ([`Behaviour`](crate::nat::Behaviour)); told to others that opted in |
+//! | `"wait": ms` | opts in; the answer is held back until there is news, for [`MAX_WAIT`] at most |
+//! | `"do": "signal", "to": key, "data": …` | leaves another registered peer a note of at most [`MAX_SIGNAL`] bytes |
+//! | `"do": "relay", "to": key` | opens a relay to another registered peer; gives `{"port": …, "token": …}` |
+//!
+//! The answer to a registration that opted in has the key [`EXTENSION`] beside the service's name: `{"key": the peer's own,
+//! "you": its address, "relay": whether the broker relays, "signals": [{"from": key, "address": …, "data": …}, …]}`.
+//! Sockets ask where they are seen with datagrams of their own ([`nat::probe`](crate::nat::probe)).
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
