@@ -98,7 +98,7 @@ impl BrokerConfig {
     }
 }
 
-/// A running broker. Dropping it ends it; relays that are in use run on until they are idle.
+/// A running broker. Dropping it ends it, and its relays with it.
 ///
 /// ```no_run
 /// use grenache::broker::{Broker, BrokerConfig, RelayConfig};
@@ -127,6 +127,7 @@ impl Broker {
             registry: Mutex::default(),
             news: Notify::new(),
             places: Arc::default(),
+            relays: Mutex::default(),
         });
         let server = PeerRpcServer::serve(endpoint, config.server, move |request| {
             let desk = desk.clone();
@@ -199,6 +200,8 @@ struct Desk {
     /// Somebody came, or left a note.
     news: Notify,
     places: Arc<Mutex<Places>>,
+    /// The sessions' tasks: as many as there are places.
+    relays: Mutex<Vec<Task>>,
     rng: Mutex<Rng>,
 }
 
@@ -256,8 +259,12 @@ impl Desk {
         let place = Place { places: self.places.clone(), source };
         let tokens = [self.token(), self.token()];
         let [own, others] = tokens.clone();
-        let port = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)
+        let (port, task) = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)
             .map_err(|e| format!("ERR_BROKER_RELAY_SOCKET: {e}"))?;
+        let mut relays = self.relays.lock().expect("no panic while locked");
+        relays.retain(|relay| !relay.is_finished());
+        relays.push(task);
+        drop(relays);
         let told = |token| serde_json::to_value(RelayOffer { port, token }).expect("it can be written as JSON");
         let signal = serde_json::json!({ "relay": told(others) });
         self.registry().signal(now(), &sender(from, registration), to, signal).map_err(|e| e.to_string())?;
