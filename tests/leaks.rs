@@ -4,8 +4,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use grenache::broker::{Broker, BrokerConfig, RelayConfig};
+use grenache::connect::{Acceptor, ConnectConfig, Connector, Rung};
 use grenache::grape::{Grape, GrapeConfig};
 use grenache::link::{Link, LinkConfig};
+use grenache::nat::{Behaviour, Filtering, Mapping, Ports};
 use grenache::net::{HostNetwork, Net};
 use grenache::punch::Puncher;
 use grenache::rpc::{ClientConfig, PeerRpcClient, PeerRpcServer, RequestOptions, ServerConfig};
@@ -91,6 +94,40 @@ async fn round(net: &Net, nth: usize) {
 async fn nothing_is_left() {
     clients_and_servers_leave_nothing().await;
     grapes_and_links_leave_nothing().await;
+    relayed_connections_leave_nothing().await;
+}
+
+/// A broker that relays between a worker and a client, which say that nothing else can work; then all of it goes.
+async fn relayed_connections_leave_nothing() {
+    let symmetric = Behaviour {
+        mapping: Mapping::AddressAndPortDependent,
+        filtering: Filtering::AddressAndPortDependent,
+        ports: Ports::Random,
+    };
+    let round = async |net: &Net| {
+        let (at, worker, client) = (endpoint(net), endpoint(net), endpoint(net));
+        let broker = Broker::start(&at, None, BrokerConfig::new("b").relay(RelayConfig::default()));
+        let config = || ConnectConfig::default().broker(at.local_addr()).nat(symmetric);
+        let rpc = |endpoint: &Endpoint| PeerRpcClient::new(endpoint, None, ClientConfig::default());
+        let serving = |request: grenache::rpc::RequestParts| async move { Ok(request.payload) };
+        let server = PeerRpcServer::serve(&worker, ServerConfig::default(), serving);
+        let (puncher, peer) = (Puncher::new(&worker), rpc(&worker));
+        let acceptor = Acceptor::start(&worker, &puncher, &peer, None, "echo", config(), server.also_on());
+        let connector = Connector::new(&client, &Puncher::new(&client), &rpc(&client), None, config());
+        let connection = timeout(PATIENCE, connector.connect("echo")).await.unwrap().unwrap();
+        assert_eq!((connection.rung(), connection.request(&json!(1)).await), (Rung::Relay, Ok(json!(1))));
+        // One is under way when everything goes.
+        let _ = timeout(Duration::from_millis(5), connector.connect("echo")).await;
+        drop((connection, connector, acceptor, server, broker));
+    };
+    let net: Net = std::sync::Arc::new(HostNetwork::new().unwrap());
+    round(&net).await;
+    comes_down_to((0, usize::MAX), "at first").await;
+    let baseline = alive();
+    for _ in 0..3 {
+        round(&net).await;
+    }
+    comes_down_to(baseline, "relayed connections").await;
 }
 
 async fn clients_and_servers_leave_nothing() {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -226,6 +226,10 @@ impl LoopbackNetwork {
 impl Network for LoopbackNetwork {
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
         self.host.bind_udp(self.own(local))
+    }
+
+    fn local_ip(&self, _remote: SocketAddr) -> io::Result<IpAddr> {
+        Ok(self.address.into())
     }
 
     fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {

@@ -2,6 +2,22 @@
 //!
 //! A broker is a public service. Peers that want to offer or use a service register with it, again and again, and are
 //! told of each other by the addresses that the broker sees; then they punch each other.
+//!
+//! # Beyond the original
+//!
+//! Peers opt in with keys that brokers of the original ignore, and only those that did are answered with more than the
+//! original's brokers say. [`connect`](crate::connect) uses all of it.
+//!
+//! | in a request | |
+//! |---|---|
+//! | `"nat": {"mapping": …, "filtering": …, "ports": …}` | what the peer's NAT does ([`Behaviour`](crate::nat::Behaviour)); told to others that opted in |
+//! | `"wait": ms` | opts in; the answer is held back until there is news, for [`MAX_WAIT`] at most |
+//! | `"do": "signal", "to": key, "data": …` | leaves another registered peer a note of at most [`MAX_SIGNAL`] bytes |
+//! | `"do": "relay", "to": key` | opens a relay to another registered peer; gives `{"port": …, "token": …}` |
+//!
+//! The answer to a registration that opted in has the key [`EXTENSION`] beside the service's name: `{"key": the peer's own,
+//! "you": its address, "relay": whether the broker relays, "signals": [{"from": key, "address": …, "data": …}, …]}`.
+//! Sockets ask where they are seen with datagrams of their own ([`nat::probe`](crate::nat::probe)).
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
@@ -82,7 +98,7 @@ impl BrokerConfig {
     }
 }
 
-/// A running broker. Dropping it ends it; relays that are in use run on until they are idle.
+/// A running broker. Dropping it ends it, and its relays with it.
 ///
 /// ```no_run
 /// use grenache::broker::{Broker, BrokerConfig, RelayConfig};
@@ -111,6 +127,7 @@ impl Broker {
             registry: Mutex::default(),
             news: Notify::new(),
             places: Arc::default(),
+            relays: Mutex::default(),
         });
         let server = PeerRpcServer::serve(endpoint, config.server, move |request| {
             let desk = desk.clone();
@@ -183,6 +200,8 @@ struct Desk {
     /// Somebody came, or left a note.
     news: Notify,
     places: Arc<Mutex<Places>>,
+    /// The sessions' tasks: as many as there are places.
+    relays: Mutex<Vec<Task>>,
     rng: Mutex<Rng>,
 }
 
@@ -240,8 +259,12 @@ impl Desk {
         let place = Place { places: self.places.clone(), source };
         let tokens = [self.token(), self.token()];
         let [own, others] = tokens.clone();
-        let port = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)
+        let (port, task) = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)
             .map_err(|e| format!("ERR_BROKER_RELAY_SOCKET: {e}"))?;
+        let mut relays = self.relays.lock().expect("no panic while locked");
+        relays.retain(|relay| !relay.is_finished());
+        relays.push(task);
+        drop(relays);
         let told = |token| serde_json::to_value(RelayOffer { port, token }).expect("it can be written as JSON");
         let signal = serde_json::json!({ "relay": told(others) });
         self.registry().signal(now(), &sender(from, registration), to, signal).map_err(|e| e.to_string())?;

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::relay::{ENDED, Places, RelayConfig, Session, SessionEnd, Verdict};
 use crate::event::Event;
-use crate::net::{Net, RecvMeta, Transmit, UdpSocket};
+use crate::net::{Net, RecvMeta, Task, Transmit, UdpSocket};
 
 /// How many bytes a receive buffer needs for each datagram that it may be filled with.
 const BYTES_PER_SEGMENT: usize = 2048;
@@ -27,23 +27,28 @@ impl Drop for Place {
     }
 }
 
-/// Binds a session's socket on `ip` and runs the session in a task that ends with it; gives its port.
-pub(super) fn open(net: &Net, ip: IpAddr, config: RelayConfig, tokens: [String; 2], place: Place) -> io::Result<u16> {
+/// Binds a session's socket on `ip` and runs the session in a task; gives its port and the task.
+pub(super) fn open(
+    net: &Net,
+    ip: IpAddr,
+    config: RelayConfig,
+    tokens: [String; 2],
+    place: Place,
+) -> io::Result<(u16, Task)> {
     let socket = net.bind_udp(SocketAddr::new(ip, 0))?;
     let port = socket.local_addr()?.port();
     net.emit(Event::RelayOpened { port });
     let session = Session::new(Instant::now().into_std(), config, tokens);
     let task_net = net.clone();
-    net.spawn(Box::pin(async move {
+    let task = net.spawn(Box::pin(async move {
         let _place = place;
         let (session, reason) = run(session, &*socket).await;
         for side in session.sides() {
             send(&*socket, side, ENDED).await;
         }
         task_net.emit(Event::RelayClosed { port, bytes: session.forwarded, reason: reason.to_owned() });
-    }))
-    .detach();
-    Ok(port)
+    }));
+    Ok((port, task))
 }
 
 async fn run(mut session: Session, socket: &dyn UdpSocket) -> (Session, &'static str) {

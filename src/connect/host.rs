@@ -33,6 +33,8 @@ pub(super) struct Host {
     rng: Mutex<Rng>,
     /// What was found out of the NAT, and when.
     known: Mutex<Option<(Instant, Behaviour)>>,
+    /// Held by who finds it out: two at once would take the ports that each other's sockets are to be told by.
+    checking: tokio::sync::Mutex<()>,
 }
 
 /// A fresh socket, and where the other side will find it.
@@ -54,7 +56,16 @@ impl Host {
     ) -> Self {
         let rng = Mutex::new(endpoint.net().rng("connect"));
         let (endpoint, puncher, rpc) = (endpoint.clone(), puncher.clone(), rpc.clone());
-        Self { endpoint, puncher, rpc, link, config, rng, known: Mutex::new(None) }
+        Self {
+            endpoint,
+            puncher,
+            rpc,
+            link,
+            config,
+            rng,
+            known: Mutex::new(None),
+            checking: tokio::sync::Mutex::default(),
+        }
     }
 
     pub(super) fn net(&self) -> &Net {
@@ -85,6 +96,7 @@ impl Host {
         if let Some(nat) = self.config.nat {
             return nat;
         }
+        let _checking = self.checking.lock().await;
         let known = *self.known.lock().expect("no panic while locked");
         if let Some((_, nat)) = known.filter(|(since, _)| since.elapsed() < max_age) {
             return nat;

@@ -126,6 +126,22 @@ fn a_relay_follows_a_side_whose_nat_forgot_its_mappings() {
 }
 
 #[test]
+fn a_broker_takes_its_relays_along() {
+    let (outcome, records) = symmetric().run(async |world: World| {
+        let one = broker(&world, "one", Some(RelayConfig::default()));
+        let _two = broker(&world, "two", None);
+        let _worker = worker(&world, "laptop");
+        let connection = connector(&world, "phone", config().upgrades(0)).connect(SERVICE).await.unwrap();
+        asks(&connection, json!(1)).await;
+        drop(one);
+        connection.request(&json!(2)).await
+    });
+    assert!(outcome.is_err());
+    // It had no time to say so: nothing was told of its end, and nothing runs that could.
+    assert_eq!(closed(&records), []);
+}
+
+#[test]
 fn strangers_get_nothing_out_of_a_relay() {
     let lab = symmetric().node("stranger", "203.0.113.66");
     let (heard, _) = lab.run(async |world: World| {
