@@ -19,7 +19,10 @@ pub(super) struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.problem)?;
+        // Peers' words are in it, which shall not command a terminal.
+        let problem: String =
+            self.problem.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        write!(f, "error: {problem}")?;
         match &self.advice {
             Some(advice) => write!(f, "\nhelp: {advice}"),
             None => Ok(()),
@@ -134,6 +137,12 @@ fn root(why: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_words_do_not_command_the_terminal() {
+        let failure = Failure::refused("a says: \u{1b}[2J\r\u{9b}").advise("go on");
+        assert_eq!(failure.to_string(), "error: a says: \u{fffd}[2J\u{fffd}\u{fffd}\nhelp: go on");
+    }
 
     #[test]
     fn the_first_and_the_last_of_causes_are_told() {

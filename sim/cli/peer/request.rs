@@ -27,8 +27,8 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache request --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-What has one colon and a number behind it is an address; all else is a name. It
-prints the reply as JSON; with --map, each peer's address and its reply in a
+What has one colon and a number behind it is an address, all else is a name.
+It prints the reply as JSON; with --map, each peer's address and its reply in a
 line.
 
 Examples:
@@ -42,8 +42,8 @@ Examples:
 reached as \"connection\"; with --map {\"from\"} and \"value\" or \"error\".
 
 Exit codes: 0 replied, with --map by all; 1 a peer replied with an error; 2
-wrong usage; 4 nobody has announced the name; 5 no peer, or no Grape, reached in
-time.";
+wrong usage; 4 nobody has announced the name; 5 no peer, or no Grape, was
+reached in time.";
 
 /// The largest message that peers of the original implementation can read, in bytes: what one packet carries.
 const MAX_REFERENCE_MESSAGE: usize = 1382;

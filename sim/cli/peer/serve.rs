@@ -27,8 +27,8 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache serve --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-It serves until SIGTERM or Ctrl-C, and tells on standard error where it listens,
-that it is announced, and of each request.
+It serves until SIGTERM or Ctrl-C, and tells on standard error where it
+listens, that it is announced, and of each request.
 
 CMD is run by /bin/sh for each request, with the payload's JSON on its standard
 input and GRENACHE_KEY, GRENACHE_FROM and GRENACHE_RID in its environment. What
