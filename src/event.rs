@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::connect::Rung;
+use crate::limits::Limit;
 
 /// Something that happened on one host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -233,6 +234,16 @@ pub enum Event {
         /// The stored address; `None` where a Grape outside of this process stored it, which does not tell.
         #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<SocketAddr>,
+    },
+    /// Peers have reached a limit. Told at most once a second for each limit of an endpoint.
+    LimitReached {
+        /// Which.
+        limit: Limit,
+        /// Who reached it, where a peer did; with forged addresses, the last of many.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        from: Option<SocketAddr>,
+        /// How often it was reached since it was told of last.
+        times: u64,
     },
     /// Something malformed arrived from a peer and was dropped or answered with an error.
     Malformed {

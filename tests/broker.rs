@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use grenache::broker::{Broker, BrokerClient, BrokerConfig};
+use grenache::broker::{Broker, BrokerClient, BrokerConfig, EXTENSION};
 use grenache::event::Event;
 use grenache::link::{Link, LinkConfig};
+use grenache::nat::Behaviour;
 use grenache::punch::{Puncher, Subscription};
 use grenache::rpc::{ClientConfig, PeerRpcClient, PeerRpcServer, ServerConfig};
 use grenache::transport::{Endpoint, EndpointConfig};
@@ -106,6 +107,46 @@ async fn every_waiting_client_is_punched() {
     let mut at_worker = worker.puncher.punched();
     assert_eq!(introduce(&clients[0], false).await[0].socket_addr(), worker.endpoint.local_addr());
     assert_eq!(next(&mut at_worker).await, clients[0].endpoint.local_addr());
+}
+
+#[tokio::test]
+async fn each_service_has_its_own_peers_and_who_registers_again_is_told_once() {
+    let (at, _) = endpoint();
+    let _broker = Broker::start(&at, None, BrokerConfig::new("fibo_broker"));
+    let (one, other, client) = (peer(|_| None), peer(|_| None), peer(|_| None));
+    let introduce = async |peer: &Peer, service: &str, server| {
+        let broker = BrokerClient::new(&peer.rpc, &peer.puncher, at.local_addr(), service, server);
+        timeout(PATIENCE, broker.introduce()).await.unwrap().unwrap()
+    };
+    for _ in 0..3 {
+        introduce(&one, "one", true).await;
+        introduce(&other, "other", true).await;
+    }
+    // A peer may offer one service and use another.
+    introduce(&one, "other", false).await;
+    for (service, peer) in [("one", &one), ("other", &other)] {
+        let told = introduce(&client, service, false).await;
+        let addresses: Vec<_> = told.iter().map(grenache::broker::Entry::socket_addr).collect();
+        assert_eq!(addresses, [peer.endpoint.local_addr()], "{service}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_nat_does_is_told_to_those_who_ask_for_it_and_to_nobody_else() {
+    let (at, _) = endpoint();
+    let _broker = Broker::start(&at, None, BrokerConfig::new("fibo_broker"));
+    let (worker, client) = (peer(|_| None), peer(|_| None));
+    let telling = BrokerClient::new(&worker.rpc, &worker.puncher, at.local_addr(), SERVICE, true).nat(Behaviour::OPEN);
+    timeout(PATIENCE, telling.register()).await.unwrap().unwrap();
+    let ask = async |more: serde_json::Value| {
+        let mut payload = json!({"service": SERVICE, "server": false});
+        payload.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        timeout(PATIENCE, client.rpc.request_at(at.local_addr(), "fibo_broker", &payload)).await.unwrap().unwrap()
+    };
+    let plain = ask(json!({})).await;
+    assert!(!plain.to_string().contains("nat") && plain.as_object().unwrap().len() == 1, "{plain}");
+    let extended = ask(json!({"wait": 0})).await;
+    assert!(extended.to_string().contains("no-nat") && extended.get(EXTENSION).is_some(), "{extended}");
 }
 
 #[tokio::test]

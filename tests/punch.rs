@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join;
+use futures_util::future::{Either, join};
 use grenache::event::Event;
+use grenache::link::{Link, LinkConfig, LinkError};
 use grenache::punch::{HandshakeConfig, HandshakeError, Message, PUNCH, Puncher, Subscription};
 use grenache::transport::{Endpoint, EndpointConfig};
+use serde_json::json;
 use tokio::time::timeout;
 
+use common::fake_grape::{Answer, FakeGrape};
 use common::{PATIENCE, Recorder, any_port};
 
 mod common;
@@ -92,4 +95,57 @@ async fn one_handshake_a_peer_at_a_time_and_an_end_where_nobody_punches_back() {
     let (again, other) = join(a.puncher.handshake(to_b, config), a.puncher.handshake(to_c, config)).await;
     assert_eq!((again, other), (Err(HandshakeError::Timeout), Err(HandshakeError::Timeout)), "each runs");
     assert_eq!(a.net.count(|e| matches!(e, Event::Handshake { .. })), 0);
+}
+
+#[tokio::test]
+async fn a_handshake_reaches_every_listener() {
+    let (a, b) = (peer(), peer());
+    let mut listeners = [a.puncher.handshakes(), a.puncher.clone().handshakes()];
+    let mut punched = [a.puncher.punched(), a.puncher.punched()];
+    let mut at_b = b.puncher.handshakes();
+    let config = HandshakeConfig::default();
+    let (to_a, to_b) = (a.endpoint.local_addr(), b.endpoint.local_addr());
+    let both = join(a.puncher.handshake(to_b, config), b.puncher.handshake(to_a, config));
+    assert_eq!(timeout(PATIENCE, both).await.unwrap(), (Ok(()), Ok(())));
+    for listener in &mut listeners {
+        assert_eq!(next(listener).await, to_b);
+    }
+    for listener in &mut punched {
+        assert_eq!(next(listener).await, to_b);
+    }
+    assert_eq!(next(&mut at_b).await, to_a);
+}
+
+#[tokio::test]
+async fn dropping_a_handshake_ends_it_and_frees_its_place() {
+    let (a, b) = (peer(), peer());
+    let to_b = b.endpoint.local_addr();
+    let mut at_b = b.puncher.punched();
+    {
+        let shaking = std::pin::pin!(a.puncher.handshake(to_b, HandshakeConfig::default()));
+        let first = std::pin::pin!(next(&mut at_b));
+        let punched = matches!(futures_util::future::select(first, shaking).await, Either::Left(_));
+        assert!(punched, "the handshake goes on");
+    }
+    let again = HandshakeConfig::default().timeout(Duration::from_millis(50));
+    assert_eq!(a.puncher.handshake(to_b, again).await, Err(HandshakeError::Timeout), "none is under way");
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up_and_every_address_found_is_punched() {
+    let (a, b, c) = (peer(), peer(), peer());
+    let found = json!([b.endpoint.local_addr().to_string(), c.endpoint.local_addr().to_string()]).to_string();
+    let grape = FakeGrape::new(move |_, _, name| {
+        Answer::Body(200, if name == "service" { found.clone() } else { "[]".to_owned() })
+    });
+    let (at, _listening) = grape.listen(a.endpoint.net()).await;
+    let link = Link::new(a.endpoint.net(), LinkConfig::new(at));
+    let mut punched = [b.puncher.punched(), c.puncher.punched()];
+    let to = a.puncher.punch_name(&link, "service").await.unwrap();
+    assert_eq!(to, [b.endpoint.local_addr(), c.endpoint.local_addr()]);
+    for punched in &mut punched {
+        assert_eq!(next(punched).await, a.endpoint.local_addr());
+    }
+    assert_eq!(a.puncher.punch_name(&link, "nobody").await, Err(LinkError::LookupEmpty));
+    assert_eq!(a.net.count(|e| matches!(e, Event::PunchSent { .. })), 2);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, join3};
 use grenache::rpc::streaming::{FAREWELL, StreamConfig, StreamError, StreamOptions, StreamRequest};
 use grenache::rpc::{ERR_NO_REPLY, PeerRpcServer, RpcError, ServerConfig};
 use serde_json::{Value, json};
@@ -301,6 +301,49 @@ fn a_call_that_is_dropped_while_the_connection_is_blocked_is_reset_in_time() {
         took
     });
     assert!(took <= FAREWELL + Duration::from_secs(1), "{took:?}");
+}
+
+/// A megabyte for a server while both hosts are cut off from each other for so long, from the middle of it on. Gives
+/// what the server read, what the client was answered, and the events.
+fn cut_off(outage: Duration) -> (std::io::Result<u64>, Result<Value, RpcError>, Vec<String>) {
+    let ((read, answered), events) = simulated(8, 0.02, async |world| {
+        let (server, _requests) = PeerRpcServer::new(&endpoint(&world, "server"), ServerConfig::default());
+        let mut streams = server.accept_streams(StreamConfig::default());
+        let client = client(&world, "client");
+        let count = Arc::new(Count::default());
+        let call = client.request_stream_at(SERVER.parse().unwrap(), "k", &Value::Null).await.unwrap();
+        let reply = call.send(Made::new(MB, &count));
+        let mut request = streams.next().await.unwrap();
+        take(&mut (&mut request.body).take(MB / 2), &count).await.unwrap();
+        let cut = world.partition(&["server".into()], &["client".into()]);
+        let healing = async {
+            sleep(outage).await;
+            world.heal(cut);
+        };
+        let serving = async {
+            let read = take(&mut request.body, &count).await;
+            if read.is_ok() {
+                request.replier.reply_without_body(json!("done"));
+            }
+            read
+        };
+        let ((), read, answered) = join3(healing, serving, reply.head()).await;
+        sleep(Duration::from_secs(120)).await;
+        (read, answered.map(|(value, _)| value))
+    });
+    (read, answered, events)
+}
+
+#[test]
+fn a_call_survives_a_short_outage_and_ends_on_both_sides_after_a_long_one() {
+    let (read, answered, events) = cut_off(Duration::from_secs(5));
+    assert_eq!((read.unwrap(), answered.unwrap()), (MB, json!("done")));
+    let count = |events: &[String], kind: &str| events.iter().filter(|event| event.contains(kind)).count();
+    assert_eq!((count(&events, "stream-ended"), count(&events, "utp-closed")), (2, 2));
+    let (read, answered, events) = cut_off(Duration::from_secs(300));
+    assert!(answered.unwrap_err().is_transport());
+    stream_error(read);
+    assert_eq!((count(&events, "stream-ended"), count(&events, "utp-closed")), (2, 2), "nothing is left");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use grenache::event::Event;
+use grenache::limits::Limit;
 use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
 use grenache::transport::{Endpoint, EndpointConfig, UtpStream};
 use grenache::utp::Config;
@@ -319,7 +320,7 @@ async fn bep29_a_packet_of_an_unknown_connection_is_reset_once() {
 }
 
 #[tokio::test]
-async fn a_flood_of_syns_is_answered_up_to_the_limit() {
+async fn a_flood_of_syns_makes_the_oldest_be_forgotten_but_not_for_good() {
     let net = network();
     let config = EndpointConfig::default().max_half_open(3);
     let endpoint = Endpoint::bind(&net, SocketAddr::from(([127, 0, 0, 1], 0)), config).unwrap();
@@ -328,27 +329,35 @@ async fn a_flood_of_syns_is_answered_up_to_the_limit() {
         socket.send(&syn(id * 2)).await.unwrap();
     }
     let mut answer = [0; 100];
-    for expected in [0, 2, 4] {
+    let mut syn_acks = Vec::new();
+    for expected in 0..50 {
         let len = socket.recv(&mut answer).await.unwrap();
-        assert_eq!(Repr::parse(&answer[..len]).unwrap().connection_id, expected);
+        let syn_ack = Repr::parse(&answer[..len]).unwrap();
+        assert_eq!((syn_ack.kind, syn_ack.connection_id), (Kind::State, expected * 2));
+        syn_acks.push((syn_ack.connection_id, syn_ack.seq, syn_ack.ack));
     }
-    // The last of them completes its handshake, which makes room for one more.
-    let syn_ack = Repr::parse(&answer[..20]).unwrap();
-    let ack = Repr { connection_id: 5, seq: syn_ack.ack + 1, ack: syn_ack.seq - 1, ..syn_ack };
-    let mut bytes = Vec::new();
-    ack.encode(&mut bytes);
-    socket.send(&bytes).await.unwrap();
-    endpoint.accept().await.unwrap();
-    socket.send(&syn(1000)).await.unwrap();
-    loop {
-        let len = socket.recv(&mut answer).await.unwrap();
-        let packet = Repr::parse(&answer[..len]).unwrap();
-        // The accepted stream was dropped.
-        if packet.kind == Kind::State {
-            assert_eq!(packet.connection_id, 1000, "nothing between 4 and 1000 was answered");
-            break;
-        }
+    assert_eq!(endpoint.connections(), 3);
+    assert_eq!(endpoint.limits().times(Limit::HalfOpen), 47);
+    // The oldest of all was forgotten long since. Its peer goes on, and the number of our SYN-ACK brings it back.
+    let (id, seq, ack) = syn_acks[0];
+    let mut data = Repr::parse(&answer[..20]).unwrap();
+    let payload = b"back";
+    (data.kind, data.payload) = (Kind::Data, payload);
+    (data.connection_id, data.seq, data.ack) = (id + 1, ack + 1, seq - 1);
+    // A wrong number is a guess, and gets a RESET.
+    let guess = Repr { connection_id: syn_acks[1].0 + 1, ack: syn_acks[1].1 + 5, ..data };
+    for packet in [guess, data] {
+        let mut bytes = Vec::new();
+        packet.encode(&mut bytes);
+        socket.send(&bytes).await.unwrap();
     }
+    let mut stream = endpoint.accept().await.unwrap();
+    let mut received = [0; 4];
+    stream.read_exact(&mut received).await.unwrap();
+    assert_eq!(&received, payload);
+    let len = socket.recv(&mut answer).await.unwrap();
+    assert_eq!(Repr::parse(&answer[..len]).unwrap().kind, Kind::Reset);
+    assert_eq!(endpoint.connections(), 3, "another half-open one went for it");
 }
 
 #[tokio::test]

@@ -3,7 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use grenache::broker::{Broker, BrokerClient, BrokerConfig};
+use grenache::broker::{Broker, BrokerClient, BrokerConfig, RelayConfig};
+use grenache::connect::{Acceptor, ConnectConfig, Connector};
 use grenache::grape::{Grape, GrapeConfig};
 use grenache::link::{ANNOUNCE_INTERVAL, Link, LinkConfig};
 use grenache::net::{Net, Task};
@@ -82,10 +83,17 @@ pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<(), ProgramError
             }
             Ok(())
         }
-        ProgramKind::Broker { grape, service, port } => {
+        ProgramKind::Broker { grape, service, port, alternate_port, relay } => {
             let endpoint = bind(net, port)?;
             let link = link(net, grape.into());
-            let _broker = Broker::start(&endpoint, Some(&link), BrokerConfig::new(&service));
+            let mut config = BrokerConfig::new(&service);
+            if let Some(port) = alternate_port {
+                config = config.alternate(&bind(net, port)?);
+            }
+            if relay {
+                config = config.relay(RelayConfig::default());
+            }
+            let _broker = Broker::start(&endpoint, Some(&link), config);
             std::future::pending().await
         }
         ProgramKind::Worker(worker) => work(net, worker).await,
@@ -100,7 +108,7 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
     let mut punched = puncher.punched();
 
     let answer = worker.answer;
-    let _server = PeerRpcServer::serve(&endpoint, ServerConfig::default(), move |request| {
+    let server = PeerRpcServer::serve(&endpoint, ServerConfig::default(), move |request| {
         let answer = reply(&answer, request.payload);
         async move { answer }
     });
@@ -109,6 +117,12 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
         .then(|| link.start_announcing(&worker.service, endpoint.local_addr().port(), ANNOUNCE_INTERVAL));
     let _punching = worker.punches.map(|target| punch_service(net, &link, &puncher, target));
     let client = PeerRpcClient::new(&endpoint, Some(link.clone()), ClientConfig::default());
+    if let (true, Some(broker)) = (worker.connect, &worker.broker) {
+        let config = ConnectConfig::default().broker(broker.as_str());
+        let also_on = server.also_on();
+        let _acceptor = Acceptor::start(&endpoint, &puncher, &client, Some(link), &worker.service, config, also_on);
+        return std::future::pending().await;
+    }
     let _registering = worker.broker.map(|broker| {
         let broker = BrokerClient::new(&client, &puncher, broker.as_str(), &worker.service, true);
         net.spawn(Box::pin(async move { broker.run().await }))
@@ -116,7 +130,7 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
 
     // Whoever punches is punched back: that opens this side's NAT for the one who asked.
     while let Some(from) = punched.next().await {
-        puncher.punch(from);
+        puncher.punch_back(from);
     }
     Ok(())
 }
@@ -129,9 +143,15 @@ async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
     let config = ClientConfig::default().request(RequestOptions::default().timeout(client.timeout));
     let rpc = PeerRpcClient::new(&endpoint, Some(link.clone()), config);
 
+    if let Reach::Connect { broker } = &client.reach {
+        let config = ConnectConfig::default().broker(broker.as_str());
+        let connector = Connector::new(&endpoint, &puncher, &rpc, Some(link), config);
+        return connect(&connector, &client).await;
+    }
+
     // The tasks that bring the punches about, for as long as the client runs.
     let (_announcing, _punching) = match &client.reach {
-        Reach::Lookup => (None, None),
+        Reach::Lookup | Reach::Connect { .. } => (None, None),
         Reach::Punch => (None, Some(punch_service(net, &link, &puncher, client.service.clone()))),
         Reach::AwaitPunch { announce } => {
             (Some(link.start_announcing(announce, endpoint.local_addr().port(), ANNOUNCE_INTERVAL)), None)
@@ -170,6 +190,28 @@ async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
         }
     }
     // It stays, as peers do: registered, announced, and ready to punch.
+    std::future::pending().await
+}
+
+/// Connects and asks, and connects anew where requests failed.
+async fn connect(connector: &Connector, client: &Client) -> Result<(), ProgramError> {
+    let options = RequestOptions::default().timeout(client.timeout);
+    let mut left = client.requests;
+    for attempt in 0..=client.retries {
+        if attempt > 0 {
+            sleep(RETRY_AFTER).await;
+        }
+        // A failure is in the event stream already.
+        let Ok(connection) = connector.connect(&client.service).await else { continue };
+        let requests = (0..left).map(|_| connection.request_with(&client.payload, options));
+        let answers = futures_util::future::join_all(requests).await;
+        left = answers.iter().filter(|answer| answer.is_err()).count() as u32;
+        if left == 0 {
+            // It stays connected, as peers do.
+            let _connection = connection;
+            return std::future::pending().await;
+        }
+    }
     std::future::pending().await
 }
 

@@ -96,6 +96,11 @@ impl Life {
         self.tasks.remove(&task);
     }
 
+    /// How many tasks run.
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.len()
+    }
+
     /// Every task that runs, oldest first.
     pub(crate) fn into_tasks(self) -> impl Iterator<Item = AbortHandle> {
         self.tasks.into_values()

@@ -68,7 +68,7 @@ use crate::event::Record;
 use crate::scenario::model::{Link, Name, Nat, Node};
 
 pub use topology::SimError;
-pub use world::{PartitionId, World};
+pub use world::{Live, PartitionId, World};
 
 /// The longest run, whatever limit is asked for.
 const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);

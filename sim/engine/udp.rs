@@ -66,6 +66,11 @@ impl UdpTable {
         Ok((id, local))
     }
 
+    /// How many sockets are bound.
+    pub(crate) fn sockets(&self) -> usize {
+        self.sockets.len()
+    }
+
     fn close(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.remove(&id) {
             self.bound.remove(&(socket.local.port(), *socket.local.ip()));

@@ -22,6 +22,25 @@ pub struct World {
     pub(crate) shared: Arc<Shared>,
 }
 
+/// What of a node is alive: see [`World::live`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Live {
+    /// Tasks that were started and have not ended.
+    pub tasks: usize,
+    /// Bound UDP sockets.
+    pub udp_sockets: usize,
+    /// TCP listeners, and connections whose stream is held or that wait to be accepted.
+    pub tcp_sockets: usize,
+}
+
+impl Live {
+    /// Whether there is nothing.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// Names a partition, to heal it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId(u64);
@@ -82,6 +101,22 @@ impl World {
     /// Where there is no such node.
     pub fn is_up(&self, node: &str) -> bool {
         self.shared.with(|engine, _| engine.host(host_id(engine, node)).life.is_some())
+    }
+
+    /// What the node's current life has that is not over; nothing where it is down. Timers belong to tasks.
+    ///
+    /// # Panics
+    /// Where there is no such node.
+    pub fn live(&self, node: &str) -> Live {
+        self.shared.with(|engine, _| {
+            let life = engine.host(host_id(engine, node)).life.as_ref();
+            life.map(|life| Live {
+                tasks: life.tasks(),
+                udp_sockets: life.udp.sockets(),
+                tcp_sockets: life.tcp.sockets(),
+            })
+            .unwrap_or_default()
+        })
     }
 
     /// Separates two groups of nodes, wherever NATs hide them: what one sends to the other from now on is lost, and

@@ -48,9 +48,9 @@
 //! | `"grape"` | `dht-port`, `api-port` required; `bootstrap = ["NODE:PORT", "IP:PORT"]`, none; `kind = "rust"`, or `"node"`, `"container"` |
 //! | `"announce"` | `service`, `port` required |
 //! | `"lookup"` | `service` required; `every = "1s"`, until it is found |
-//! | `"broker"` | `service` required; `port = 0` (any) |
-//! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"` |
-//! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), or `broker = "SERVICE"`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//! | `"broker"` | `service` required; `port = 0` (any); `alternate-port`, none (peers learn from it what their NATs do); `relay = false` |
+//! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"`, and with it `connect = false` |
+//! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), or `broker = "SERVICE"`, and with it `connect = false`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
 //!
 //! A Grape's `kind` swaps the original's in: `"node"` is the npm package grenache-grape on Node.js as a process
 //! ([`crate::grapes::node`] says where it is looked for), `"container"` is the same in a container. Both need
@@ -58,6 +58,10 @@
 //!
 //! A worker's or client's `broker` and a client's `service` are offered by a program of the file; what is looked up
 //! is announced by one.
+//!
+//! With `connect = true` on both, client and worker find a way by themselves: direct, punches, predicted ports, many
+//! ports, or a broker that relays. They learn what their NATs do from all brokers of the name; two on different nodes,
+//! each with an `alternate-port`, tell all of it.
 //!
 //! A client's `timeout` spans one try of a request, with its lookup and its connection, but not the wait for a punch.
 //! `retries` is how often the requests that failed, be it with a worker's error, are sent again: half a second later,

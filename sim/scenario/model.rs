@@ -159,6 +159,10 @@ pub enum ProgramKind {
         service: String,
         /// Its UDP port; 0 is any.
         port: u16,
+        /// The port of its other socket, from which peers learn what their NATs do.
+        alternate_port: Option<u16>,
+        /// Whether it relays.
+        relay: bool,
     },
     /// Serves requests; punches back whoever punches it.
     Worker(Worker),
@@ -195,6 +199,8 @@ pub struct Worker {
     pub punches: Option<String>,
     /// A broker that it registers with, every two seconds, punching the clients that it is told of.
     pub broker: Option<String>,
+    /// Whether it does its part of every way to connect, up to a relay.
+    pub connect: bool,
 }
 
 /// How a worker answers a request.
@@ -242,6 +248,11 @@ pub enum Reach {
     AwaitPunch {
         /// The name it is announced as.
         announce: String,
+    },
+    /// Finds a way by itself, up to a relay, with all brokers of this name.
+    Connect {
+        /// The brokers' name.
+        broker: String,
     },
     /// Registers with a broker every two seconds, punches the servers it is told of, and requests once it is punched.
     Broker {

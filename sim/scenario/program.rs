@@ -100,7 +100,9 @@ impl Reader<'_> {
                 let service = self.service(&table.service);
                 let grape = self.grape(node, &table.node, table.grape.as_ref())?;
                 let port = table.port.as_ref().map_or(0, |port| port.get_ref().port());
-                Some(ProgramKind::Broker { grape, service, port })
+                let alternate_port = table.alternate_port.as_ref().map(|port| port.get_ref().port());
+                let relay = table.relay.unwrap_or(false);
+                Some(ProgramKind::Broker { grape, service, port, alternate_port, relay })
             }
             ProgramTable::Worker(table) => self.worker(table, node).map(ProgramKind::Worker),
             ProgramTable::Client(table) => self.client(table, node).map(ProgramKind::Client),
@@ -128,7 +130,9 @@ impl Reader<'_> {
         };
         let grape = self.grape(node, &table.node, table.grape.as_ref())?;
         let port = table.port.as_ref().map_or(0, |port| port.get_ref().port());
-        Some(Worker { grape, service, port, answer, announce: table.announce.unwrap_or(true), punches, broker })
+        let connect = self.connects(table.connect.as_ref(), broker.is_some());
+        let announce = table.announce.unwrap_or(true);
+        Some(Worker { grape, service, port, answer, announce, punches, broker, connect })
     }
 
     fn client(&mut self, table: &ClientTable, node: Option<&Name>) -> Option<Client> {
@@ -139,10 +143,12 @@ impl Reader<'_> {
             ("announce", table.announce.as_ref().map(Spanned::span)),
             ("broker", table.broker.as_ref().map(Spanned::span)),
         ]);
+        let connect = self.connects(table.connect.as_ref(), table.broker.is_some());
         let reach = if let Some(name) = &table.announce {
             Reach::AwaitPunch { announce: self.service(name) }
         } else if let Some(name) = &table.broker {
-            Reach::Broker { broker: self.service(name) }
+            let broker = self.service(name);
+            if connect { Reach::Connect { broker } } else { Reach::Broker { broker } }
         } else if punch.is_some() {
             Reach::Punch
         } else {
@@ -160,6 +166,17 @@ impl Reader<'_> {
             timeout,
             retries: table.retries.map_or(DEFAULT_RETRIES, |retries| retries.count()),
         })
+    }
+
+    /// Whether a program connects by every way, for which it needs a broker.
+    fn connects(&mut self, written: Option<&Spanned<bool>>, has_broker: bool) -> bool {
+        let Some(written) = written.filter(|written| *written.get_ref()) else { return false };
+        if !has_broker {
+            self.problems
+                .add(written.span(), "`connect` needs a broker")
+                .help("write `broker = \"SERVICE\"`, the broker that introduces the two");
+        }
+        has_broker
     }
 
     /// A service's name: anything but nothing.
@@ -284,7 +301,10 @@ fn check_ports(problems: &mut Problems, file: &File) {
                 ports.push(("UDP", grape.dht_port.get_ref().port(), grape.dht_port.span()));
                 ports.push(("TCP", grape.api_port.get_ref().port(), grape.api_port.span()));
             }
-            ProgramTable::Broker(broker) => ports.extend(any(&broker.port)),
+            ProgramTable::Broker(broker) => {
+                ports.extend(any(&broker.port));
+                ports.extend(broker.alternate_port.as_ref().map(|port| ("UDP", port.get_ref().port(), port.span())));
+            }
             ProgramTable::Worker(worker) => ports.extend(any(&worker.port)),
             ProgramTable::Client(client) => ports.extend(any(&client.port)),
             ProgramTable::Announce(_) | ProgramTable::Lookup(_) => {}

@@ -218,6 +218,9 @@ pub(super) struct BrokerTable {
     pub(super) grape: Option<Text>,
     pub(super) service: Text,
     pub(super) port: Option<Spanned<PortOrAny>>,
+    #[serde(rename = "alternate-port")]
+    pub(super) alternate_port: Option<Spanned<Port>>,
+    pub(super) relay: Option<bool>,
 }
 
 /// `run = "worker"`.
@@ -237,6 +240,7 @@ pub(super) struct WorkerTable {
     pub(super) announce: Option<bool>,
     pub(super) punches: Option<Text>,
     pub(super) broker: Option<Text>,
+    pub(super) connect: Option<Spanned<bool>>,
 }
 
 /// A worker's way to compute an answer.
@@ -261,6 +265,7 @@ pub(super) struct ClientTable {
     pub(super) punch: Option<Spanned<bool>>,
     pub(super) announce: Option<Text>,
     pub(super) broker: Option<Text>,
+    pub(super) connect: Option<Spanned<bool>>,
     pub(super) payload: Json,
     pub(super) requests: Option<Count>,
     pub(super) timeout: Option<Spanned<Time>>,

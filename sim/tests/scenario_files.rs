@@ -91,6 +91,8 @@ node = "server"
 run = "broker"
 service = "fibo_broker"
 port = 4000
+alternate-port = 4003
+relay = true
 
 [[program]]
 node = "laptop"
@@ -102,6 +104,7 @@ answer = "fibonacci"
 announce = false
 punches = "fibonacci_consumer"
 broker = "fibo_broker"
+connect = true
 
 [[program]]
 node = "server"
@@ -259,6 +262,7 @@ fn a_client_reaches_its_service_in_one_of_four_ways() {
     assert_eq!(reach("punch = true"), Reach::Punch);
     assert_eq!(reach("announce = \"me\""), Reach::AwaitPunch { announce: "me".to_owned() });
     assert_eq!(reach("broker = \"b\""), Reach::Broker { broker: "b".to_owned() });
+    assert_eq!(reach("broker = \"b\"\nconnect = true"), Reach::Connect { broker: "b".to_owned() });
 }
 
 #[test]

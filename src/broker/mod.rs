@@ -95,7 +95,7 @@ impl BrokerConfig {
 #[must_use = "dropping a broker ends it"]
 pub struct Broker {
     server: PeerRpcServer,
-    _announcing: Option<Announcing>,
+    announcing: Option<Announcing>,
     _probed: Vec<Task>,
 }
 
@@ -127,7 +127,22 @@ impl Broker {
             .collect();
         let port = endpoint.local_addr().port();
         let announcing = link.map(|link| link.start_announcing(&config.name, port, config.announce_interval));
-        Self { server, _announcing: announcing, _probed: probed }
+        Self { server, announcing, _probed: probed }
+    }
+
+    /// Waits until its name was announced for the first time; returns at once where there is no link.
+    pub async fn announced(&self) {
+        if let Some(announcing) = &self.announcing {
+            announcing.announced().await;
+        }
+    }
+
+    /// Ends in good order: announces no more, and stops its server as [`PeerRpcServer::stop`] does.
+    pub async fn stop(self) {
+        if let Some(announcing) = self.announcing {
+            announcing.stop().await;
+        }
+        self.server.stop().await;
     }
 
     /// How many malformed texts were received so far; registrations that make no sense are not among them.
@@ -199,19 +214,20 @@ impl Desk {
         let deadline = Instant::now() + wait;
         let Registration { service, server, .. } = registration.clone();
         let (key, new) = self.registry().note(now(), from, registration);
+        let (wait, replaced) = self.registry().begin_wait(&key);
         self.net.emit(Event::Registered { service: service.clone(), server, address: from });
-        if new {
+        if new || replaced {
             self.news.notify_waiters();
         }
         loop {
             let mut news = std::pin::pin!(self.news.notified());
             news.as_mut().enable();
             // Who is new wants to know who is there already.
-            if new || self.registry().has_news(&key) || timeout_at(deadline, news).await.is_err() {
+            if new || self.registry().has_news(&key, wait) || timeout_at(deadline, news).await.is_err() {
                 break;
             }
         }
-        self.registry().extended_answer(&key, &service, &Offers { relay: self.relay.is_some() })
+        self.registry().extended_answer(&key, &service, wait, &Offers { relay: self.relay.is_some() })
     }
 
     fn open_relay(&self, from: SocketAddr, registration: &Registration, to: &str) -> Result<Value, String> {

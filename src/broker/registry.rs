@@ -113,6 +113,9 @@ struct Held {
     signals: VecDeque<Value>,
     /// Whether somebody of the other role has come since it was last answered.
     company: bool,
+    /// Numbers its waits: an answer that is held back is let go when the next one is asked for.
+    wait: u64,
+    waiting: bool,
 }
 
 impl Default for Registry {
@@ -150,7 +153,14 @@ impl Registry {
         let (key, source) = (entry.key(), entry.address);
         self.expire(now);
         let new = self.entries.get(&key).is_none();
-        let made = Held { entry: entry.clone(), renewed: now, signals: VecDeque::new(), company: false };
+        let made = Held {
+            entry: entry.clone(),
+            renewed: now,
+            signals: VecDeque::new(),
+            company: false,
+            wait: 0,
+            waiting: false,
+        };
         let (held, _) = self.entries.entry(&key, source, || made);
         held.renewed = now;
         held.entry.nat = nat;
@@ -163,21 +173,33 @@ impl Registry {
         (key, new)
     }
 
-    /// The answer to a peer that knows the extension: who is there, what they said of their NATs, and what waits for it.
-    pub(super) fn extended_answer(&mut self, key: &str, service: &str, offers: &Offers) -> Value {
-        let told = self.of_service(service, Entry::clone);
-        let held = self.entries.get_mut(&key.to_owned());
-        let (you, signals) = held.map_or_else(Default::default, |held| {
-            held.company = false;
-            (Some(held.entry.socket_addr()), std::mem::take(&mut held.signals).into())
-        });
-        let extension = offers.told(key, you, signals);
-        Value::Object(Map::from_iter([(EXTENSION.to_owned(), extension), (service.to_owned(), told)]))
+    /// A peer is about to wait for news. Gives the wait's number, and whether an earlier one is to be let go.
+    pub(super) fn begin_wait(&mut self, key: &str) -> (u64, bool) {
+        let Some(held) = self.entries.get_mut(&key.to_owned()) else { return (0, false) };
+        held.wait += 1;
+        (held.wait, std::mem::replace(&mut held.waiting, true))
     }
 
-    /// Whether there is something to tell a peer before its time is over. What is no longer there need not wait.
-    pub(super) fn has_news(&self, key: &str) -> bool {
-        self.entries.get(&key.to_owned()).is_none_or(|held| held.company || !held.signals.is_empty())
+    /// Whether there is something to tell a peer before its time is over. What is no longer there need not wait, nor who
+    /// waits anew.
+    pub(super) fn has_news(&self, key: &str, wait: u64) -> bool {
+        let of = |held: &Held| held.company || !held.signals.is_empty() || held.wait != wait;
+        self.entries.get(&key.to_owned()).is_none_or(of)
+    }
+
+    /// The answer to a peer that knows the extension: who is there, what they said of their NATs, and what waits for it.
+    pub(super) fn extended_answer(&mut self, key: &str, service: &str, wait: u64, offers: &Offers) -> Value {
+        let told = self.of_service(service, Entry::clone);
+        let held = self.entries.get_mut(&key.to_owned());
+        let you = held.as_ref().map(|held| held.entry.socket_addr());
+        let mut signals = Vec::new();
+        // Who has asked anew may not hear this answer any more.
+        if let Some(held) = held.filter(|held| held.wait == wait) {
+            (held.company, held.waiting) = (false, false);
+            signals = std::mem::take(&mut held.signals).into();
+        }
+        let extension = offers.told(key, you, signals);
+        Value::Object(Map::from_iter([(EXTENSION.to_owned(), extension), (service.to_owned(), told)]))
     }
 
     pub(super) fn is_registered(&mut self, now: Instant, key: &str) -> bool {
@@ -320,7 +342,7 @@ mod tests {
         let (key, _) = registry.note(now, peer(1), open_nat("fibo", true));
         let plain = registry.register(now, peer(2), registration("fibo", false));
         assert!(!plain.to_string().contains("nat"), "{plain}");
-        let extended = registry.extended_answer(&key, "fibo", &Offers::default());
+        let extended = registry.extended_answer(&key, "fibo", 0, &Offers::default());
         let told = entries(&extended, "fibo");
         assert_eq!(told.iter().find(|entry| entry.server).unwrap().nat, Some(Behaviour::OPEN));
         assert_eq!(told[0].key().len(), 32);
@@ -335,20 +357,36 @@ mod tests {
         let (worker, _) = registry.note(now, peer(1), open_nat("fibo", true));
         registry.note(now, peer(2), open_nat("fibo", true));
         registry.note(now, peer(3), open_nat("other", false));
-        assert!(!registry.has_news(&worker), "nobody that matters to it has come");
+        assert!(!registry.has_news(&worker, 0), "nobody that matters to it has come");
         let (client, new) = registry.note(now, peer(4), open_nat("fibo", false));
-        assert!(new && registry.has_news(&worker));
-        registry.extended_answer(&worker, "fibo", &Offers::default());
-        assert!(!registry.has_news(&worker) && !registry.note(now, peer(4), open_nat("fibo", false)).1);
-        assert!(!registry.has_news(&worker), "renewing is no news");
+        assert!(new && registry.has_news(&worker, 0));
+        registry.extended_answer(&worker, "fibo", 0, &Offers::default());
+        assert!(!registry.has_news(&worker, 0) && !registry.note(now, peer(4), open_nat("fibo", false)).1);
+        assert!(!registry.has_news(&worker, 0), "renewing is no news");
         registry.signal(now, &client, &worker, json!({"n": 1})).unwrap();
-        assert!(registry.has_news(&worker) && !registry.has_news(&client));
-        let answer = registry.extended_answer(&worker, "fibo", &Offers::default());
+        assert!(registry.has_news(&worker, 0) && !registry.has_news(&client, 0));
+        let answer = registry.extended_answer(&worker, "fibo", 0, &Offers::default());
         let signals = &answer[EXTENSION]["signals"];
         assert_eq!(signals[0]["data"], json!({"n": 1}));
         assert_eq!(signals[0]["from"], json!(client));
-        assert!(!registry.has_news(&worker), "a signal is fetched once");
-        assert!(registry.has_news("who has gone"), "they need not wait");
+        assert!(!registry.has_news(&worker, 0), "a signal is fetched once");
+        assert!(registry.has_news("who has gone", 0), "they need not wait");
+    }
+
+    #[test]
+    fn a_peer_waits_once_and_an_answer_that_it_may_not_hear_takes_nothing_with_it() {
+        let (mut registry, now) = (Registry::new(), start());
+        let (worker, _) = registry.note(now, peer(1), open_nat("fibo", true));
+        let (first, replaced) = registry.begin_wait(&worker);
+        assert!(!replaced && !registry.has_news(&worker, first));
+        let (second, replaced) = registry.begin_wait(&worker);
+        assert!(replaced && registry.has_news(&worker, first) && !registry.has_news(&worker, second));
+        registry.signal(now, &worker, &worker, json!(1)).unwrap();
+        let signals = |answer: Value| answer[EXTENSION]["signals"].as_array().unwrap().len();
+        assert_eq!(signals(registry.extended_answer(&worker, "fibo", first, &Offers::default())), 0);
+        assert_eq!(signals(registry.extended_answer(&worker, "fibo", second, &Offers::default())), 1);
+        assert!(!registry.begin_wait(&worker).1, "nobody waits");
+        assert_eq!(registry.begin_wait("who has gone"), (0, false));
     }
 
     #[test]
@@ -360,7 +398,7 @@ mod tests {
         for n in 0..=MAX_SIGNALS {
             registry.signal(now, &worker, &worker, json!(n)).unwrap();
         }
-        let answer = registry.extended_answer(&worker, "fibo", &Offers::default());
+        let answer = registry.extended_answer(&worker, "fibo", 0, &Offers::default());
         let kept: Vec<_> = answer[EXTENSION]["signals"].as_array().unwrap().iter().map(|s| s["data"].clone()).collect();
         assert_eq!(kept, (1..=MAX_SIGNALS).map(|n| json!(n)).collect::<Vec<_>>(), "the oldest is lost");
         assert_eq!(registry.signal(now + ENTRY_LIFETIME, &worker, &worker, json!(1)), Err(NotRegistered::Sender));

@@ -8,6 +8,8 @@
 //! → {"grenache":"claim","token":"5f3a…"}
 //! ← {"grenache":"claimed","ready":true}
 //! ```
+//!
+//! When a session ends, both sides are told: `{"grenache":"ended"}`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -213,6 +215,11 @@ impl Session {
         Verdict::Answer(Claimed { grenache: ClaimedTag::Claimed, ready }.encode())
     }
 
+    /// Who is to be told that it has ended.
+    pub(super) fn sides(&self) -> impl Iterator<Item = SocketAddr> {
+        self.sides.into_iter().flatten()
+    }
+
     /// When it ends if nothing comes until then.
     pub(super) fn idle_at(&self) -> Instant {
         self.busy + self.config.idle_timeout
@@ -246,6 +253,9 @@ impl Rate {
         self.due.max(now) + ns
     }
 }
+
+/// The datagram that tells a side that its session has ended.
+pub(crate) const ENDED: &[u8] = b"{\"grenache\":\"ended\"}";
 
 /// What a side proves itself with.
 #[derive(Debug, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::relay::{Places, RelayConfig, Session, SessionEnd, Verdict};
+use super::relay::{ENDED, Places, RelayConfig, Session, SessionEnd, Verdict};
 use crate::event::Event;
 use crate::net::{Net, RecvMeta, Transmit, UdpSocket};
 
@@ -37,6 +37,9 @@ pub(super) fn open(net: &Net, ip: IpAddr, config: RelayConfig, tokens: [String; 
     net.spawn(Box::pin(async move {
         let _place = place;
         let (session, reason) = run(session, &*socket).await;
+        for side in session.sides() {
+            send(&*socket, side, ENDED).await;
+        }
         task_net.emit(Event::RelayClosed { port, bytes: session.forwarded, reason: reason.to_owned() });
     }))
     .detach();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::extension::{Extension, RelayOffer};
+use super::extension::{EXTENSION, Extension, RelayOffer};
 use super::registry::{Entry, entries};
 use crate::nat::Behaviour;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
@@ -78,7 +78,7 @@ impl Rendezvous {
             payload.extend(more.clone());
         }
         let options = RequestOptions::default().timeout(wait + CALL_TIMEOUT);
-        self.rpc.request_at_with(self.broker, &self.service, &payload, options).await
+        self.rpc.request_at_with(self.broker, EXTENSION, &payload, options).await
     }
 
     fn nat(&self) -> Behaviour {

@@ -48,11 +48,14 @@ const ECHO_EVERY: Duration = Duration::from_millis(40);
 /// How many addresses' punches are remembered for that.
 const MAX_ECHOED: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
-/// How often the own NAT is looked at anew.
+/// How often the own NAT is looked at anew, and brokers that are known by name.
 const RECHECK_EVERY: Duration = Duration::from_secs(60);
 
-/// How long a broker may be out of reach until it is looked for anew.
-const BROKER_GONE: Duration = Duration::from_secs(10);
+/// How soon the NAT is looked at again of which nothing was found out: no broker may have been up.
+const RECHECK_UNKNOWN: Duration = Duration::from_secs(3);
+
+/// With how many brokers a service registers; those after them in the order given are only asked about the NAT.
+pub const MAX_BROKERS: usize = 4;
 
 /// How many calls are remembered, so that none is answered twice.
 const MAX_CALLS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
@@ -63,7 +66,7 @@ type Serve = Arc<dyn Fn(&Endpoint) -> Task + Send + Sync>;
 /// Keeps a service reachable by [`Connector`](super::Connector)s, and by clients of the original's that its broker
 /// introduces. Dropping it ends that; connections through the service's own endpoint stay.
 ///
-/// It registers with the broker and is told at once who is there. Callers are helped in punching: with the service's own
+/// It registers with its brokers and is told at once who is there. Callers are helped in punching: with the service's own
 /// endpoint, or with fresh sockets, on which the service is then offered too. Punches are answered.
 ///
 /// ```no_run
@@ -85,7 +88,7 @@ pub struct Acceptor {
 }
 
 impl Acceptor {
-    /// Registers `service` with the first of the brokers that answers. `serve` offers it on a further endpoint
+    /// Registers `service` with the brokers. `serve` offers it on a further endpoint
     /// ([`PeerRpcServer::also_on`](crate::rpc::PeerRpcServer::also_on)).
     pub fn start(
         endpoint: &Endpoint,
@@ -118,78 +121,85 @@ async fn echo(puncher: Puncher) {
 }
 
 async fn accept(host: Arc<Host>, service: String, serve: Serve) {
-    let mut kept = Kept::default();
+    let (busy, kept) = (Arc::new(Busy::default()), Arc::new(Mutex::new(Kept::default())));
+    let mut attending: Vec<(SocketAddr, Task)> = Vec::new();
     loop {
-        let brokers = host.brokers().await;
-        let Some(broker) = first_that_answers(&host, &service, &brokers).await else {
-            sleep(REGISTER_RETRY).await;
-            continue;
-        };
-        let own = host.behaviour(&brokers, true).await;
-        let rendezvous = Rendezvous::new(&host.rpc, broker, &service, true, own);
-        let presence = Presence::start(host.net(), rendezvous);
-        let (tell, nat) = watch::channel(own);
-        let _tasks = [
-            host.net().spawn(Box::pin(punch_plain_clients(host.puncher.clone(), presence.watch()))),
-            host.net().spawn(Box::pin(recheck(
-                host.clone(),
-                brokers,
-                presence.rendezvous.clone(),
-                tell,
-                presence.watch(),
-            ))),
-        ];
-        hear(&host, &presence, &serve, &nat, &mut kept).await;
-    }
-}
-
-/// Each broker is asked once for who is there, in the order given.
-async fn first_that_answers(host: &Host, service: &str, brokers: &[SocketAddr]) -> Option<SocketAddr> {
-    for &broker in brokers {
-        let rendezvous = Rendezvous::new(&host.rpc, broker, service, true, Behaviour::UNKNOWN);
-        if rendezvous.register(Duration::ZERO).await.is_ok() {
-            return Some(broker);
+        let mut brokers = host.brokers().await;
+        brokers.truncate(MAX_BROKERS);
+        // Where none is found for the moment, those that were stay.
+        if !brokers.is_empty() {
+            attending.retain(|(broker, _)| brokers.contains(broker));
         }
+        for &broker in &brokers {
+            if attending.iter().all(|(attended, _)| *attended != broker) {
+                let desk = Desk {
+                    host: host.clone(),
+                    rendezvous: Rendezvous::new(&host.rpc, broker, &service, true, Behaviour::UNKNOWN),
+                    serve: serve.clone(),
+                    busy: busy.clone(),
+                    kept: kept.clone(),
+                };
+                attending.push((broker, host.net().spawn(Box::pin(desk.attend(brokers.clone())))));
+            }
+        }
+        sleep(if brokers.is_empty() { REGISTER_RETRY } else { RECHECK_EVERY }).await;
     }
-    None
 }
 
-/// Does what callers ask for, until the broker is gone.
-async fn hear(host: &Arc<Host>, presence: &Presence, serve: &Serve, nat: &watch::Receiver<Behaviour>, kept: &mut Kept) {
-    let mut signals = presence.signals();
-    let busy = Arc::new(Busy::default());
-    let mut calls: LruCache<u64, ()> = LruCache::new(MAX_CALLS);
-    loop {
-        let signal = match timeout(BROKER_GONE, signals.recv()).await {
-            Ok(Ok(signal)) => signal,
-            Ok(Err(RecvError::Lagged(_))) => continue,
-            Ok(Err(RecvError::Closed)) => return,
-            Err(_) if matches!(&*presence.watch().borrow(), Some(Err(_))) => return,
-            Err(_) => continue,
-        };
-        match Note::of(&signal) {
-            Some(Note::Call(call)) if calls.put(call.id, ()).is_none() => {
-                let attempt = Attempt {
-                    host: host.clone(),
-                    rendezvous: presence.rendezvous.clone(),
-                    serve: serve.clone(),
-                    own: *nat.borrow(),
-                    signal,
-                };
-                let place = Busy::take(&busy, attempt.caller());
-                kept.push(host.net().spawn(Box::pin(async move {
-                    match place {
-                        Some(place) => attempt.run(call, place).await,
-                        None => attempt.answer(call.id, None, Some("busy with other callers")).await,
-                    }
-                })));
+/// What it takes to be there for callers at one broker.
+struct Desk {
+    host: Arc<Host>,
+    rendezvous: Rendezvous,
+    serve: Serve,
+    busy: Arc<Busy>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+impl Desk {
+    /// Does what callers ask for.
+    async fn attend(self, brokers: Vec<SocketAddr>) {
+        let Self { host, rendezvous, serve, busy, kept } = self;
+        let own = host.behaviour(&brokers, RECHECK_EVERY).await;
+        rendezvous.tell(own);
+        let presence = Presence::start(host.net(), rendezvous);
+        let mut signals = presence.signals();
+        let (tell, nat) = watch::channel(own);
+        let (puncher, seen) = (host.puncher.clone(), presence.watch());
+        let looking = recheck(host.clone(), brokers, presence.rendezvous.clone(), tell, presence.watch());
+        let _tasks =
+            [host.net().spawn(Box::pin(punch_plain_clients(puncher, seen))), host.net().spawn(Box::pin(looking))];
+        let keep = |task| kept.lock().expect("no panic while locked").push(task);
+        let mut calls: LruCache<u64, ()> = LruCache::new(MAX_CALLS);
+        loop {
+            let signal = match signals.recv().await {
+                Ok(signal) => signal,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            };
+            match Note::of(&signal) {
+                Some(Note::Call(call)) if calls.put(call.id, ()).is_none() => {
+                    let attempt = Attempt {
+                        host: host.clone(),
+                        rendezvous: presence.rendezvous.clone(),
+                        serve: serve.clone(),
+                        own: *nat.borrow(),
+                        signal,
+                    };
+                    let place = Busy::take(&busy, attempt.caller());
+                    keep(host.net().spawn(Box::pin(async move {
+                        match place {
+                            Some(place) => attempt.run(call, place).await,
+                            None => attempt.answer(call.id, None, Some("busy with other callers")).await,
+                        }
+                    })));
+                }
+                Some(Note::Relay(offer)) => {
+                    let relay = SocketAddr::new(presence.rendezvous.broker().ip(), offer.port);
+                    let (ready, _) = watch::channel(false);
+                    keep(host.net().spawn(Box::pin(hold(host.endpoint.clone(), relay, offer.token, ready))));
+                }
+                _ => {}
             }
-            Some(Note::Relay(offer)) => {
-                let relay = SocketAddr::new(presence.rendezvous.broker().ip(), offer.port);
-                let (ready, _) = watch::channel(false);
-                kept.push(host.net().spawn(Box::pin(hold(host.endpoint.clone(), relay, offer.token, ready))));
-            }
-            _ => {}
         }
     }
 }
@@ -221,17 +231,19 @@ async fn recheck(
     mut seen: watch::Receiver<Option<Result<Seen, String>>>,
 ) {
     let mut at = None;
+    let mut nat = *tell.borrow();
     loop {
+        let patience = if nat == Behaviour::UNKNOWN { RECHECK_UNKNOWN } else { RECHECK_EVERY };
         let elsewhere = seen.wait_for(|seen| {
             let you = seen.as_ref().and_then(|seen| seen.as_ref().ok()?.extension.as_ref()?.you);
             let moved = at.is_some() && you.is_some() && you != at;
             at = you.or(at);
             moved
         });
-        if let Ok(Err(_)) = timeout(RECHECK_EVERY, elsewhere).await {
+        if let Ok(Err(_)) = timeout(patience, elsewhere).await {
             return;
         }
-        let nat = host.behaviour(&brokers, true).await;
+        nat = host.behaviour(&brokers, Duration::from_secs(1)).await;
         rendezvous.tell(nat);
         tell.send_replace(nat);
     }

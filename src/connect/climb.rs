@@ -46,16 +46,16 @@ impl Failed {
     }
 }
 
-/// Climbs up to `highest`; gives the way that was found, and what was tried.
+/// Climbs up to `highest`, with what was found out of the NAT within `max_age`; gives the way that was found, and what was tried.
 pub(super) async fn climb(
     host: &Host,
     service: &str,
     highest: Rung,
-    afresh: bool,
+    max_age: Duration,
 ) -> Result<(Path, ConnectReport), ConnectReport> {
     let began = Instant::now();
     let brokers = host.brokers().await;
-    let own = if brokers.is_empty() { Behaviour::UNKNOWN } else { host.behaviour(&brokers, afresh).await };
+    let own = if brokers.is_empty() { Behaviour::UNKNOWN } else { host.behaviour(&brokers, max_age).await };
     let mut report = ConnectReport {
         service: service.to_owned(),
         rung: None,
@@ -247,14 +247,14 @@ impl<'a> Meeting<'a> {
             endpoint.connect(relay).await.ok()
         };
         match timeout(self.host.config.relay_timeout, reached).await {
-            Ok(Some(_)) => Ok(Path { rpc: self.host.rpc.clone(), to: relay, rung: Rung::Relay, _kept: Some(kept) }),
+            Ok(Some(_)) => Ok(Path { rpc: self.host.rpc.clone(), to: relay, rung: Rung::Relay, kept: Some(kept) }),
             _ if !*is_ready.borrow() => Err(Failed::Tried("the relay and the peer did not meet in time".to_owned())),
             _ => Err(Failed::Tried("no connection through the relay".to_owned())),
         }
     }
 
     fn main_path(&self, to: SocketAddr, rung: Rung) -> Path {
-        Path { rpc: self.host.rpc.clone(), to, rung, _kept: None }
+        Path { rpc: self.host.rpc.clone(), to, rung, kept: None }
     }
 
     /// Meets the peer with a fresh socket, which becomes the endpoint that is used.
@@ -270,7 +270,7 @@ impl<'a> Meeting<'a> {
         let met = meet(&endpoint, &puncher, shots, peer, patience, true).await;
         let to = met.ok_or_else(|| no_connection(patience))?;
         let rpc = PeerRpcClient::new(&endpoint, None, self.host.config.client.clone());
-        Ok(Path { rpc, to, rung, _kept: None })
+        Ok(Path { rpc, to, rung, kept: None })
     }
 
     fn peer(&self) -> Result<(&Presence, &Entry), Failed> {

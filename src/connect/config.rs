@@ -50,8 +50,8 @@ impl Default for ConnectConfig {
 }
 
 impl ConnectConfig {
-    /// Adds a broker. The first one that answers introduces and relays; all are asked about the NAT, for which two with
-    /// different addresses are best.
+    /// Adds a broker. A service registers with all, a caller with one after the other until it finds the service; that
+    /// one relays. About the NAT all are asked, for which two with different addresses are best.
     pub fn broker(mut self, broker: impl Into<BrokerAddress>) -> Self {
         self.brokers.push(broker.into());
         self

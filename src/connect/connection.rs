@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::sleep;
 
 use super::climb::climb;
-use super::host::Host;
+use super::host::{BELIEVED, Host};
 use super::{ConnectReport, Path, Rung, ask};
 use crate::net::Task;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
@@ -15,15 +16,20 @@ use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
 /// A way to a service. Cheap to clone; with the last clone its sockets close, a relay's among them.
 ///
 /// Where it leads through a relay, a better way is looked for now and then. Requests that begin after one was found take
-/// that one; those that are under way stay where they are.
+/// that one; those that are under way stay where they are. A relay ends when it was idle for too long
+/// ([`RelayConfig::idle_timeout`](crate::broker::RelayConfig::idle_timeout)); the next request then connects anew, which
+/// does not count towards its timeout.
 #[derive(Debug, Clone)]
 pub struct Connection(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    host: Arc<Host>,
     service: String,
     report: ConnectReport,
     path: Mutex<Arc<Path>>,
+    /// Held by who connects anew.
+    anew: tokio::sync::Mutex<()>,
     _upgrading: Option<Task>,
 }
 
@@ -33,8 +39,10 @@ impl Connection {
         let service = report.service.clone();
         Self(Arc::new_cyclic(|this: &Weak<Inner>| {
             let net = host.net().clone();
-            let upgrading = relayed.then(|| net.spawn(Box::pin(upgrade(host, service.clone(), path.to, this.clone()))));
-            Inner { service, report, path: Mutex::new(Arc::new(path)), _upgrading: upgrading }
+            let upgrading = upgrade(host.clone(), service.clone(), this.clone());
+            let upgrading = relayed.then(|| net.spawn(Box::pin(upgrading)));
+            let path = Mutex::new(Arc::new(path));
+            Inner { host, service, report, path, anew: tokio::sync::Mutex::default(), _upgrading: upgrading }
         }))
     }
 
@@ -43,7 +51,7 @@ impl Connection {
     /// # Errors
     /// As those of a request. Where the way has failed ([`RpcError::is_transport`]) connect again.
     pub async fn request(&self, payload: &Value) -> Result<Value, RpcError> {
-        let path = self.path();
+        let path = self.usable_path().await;
         ask(&path.rpc, path.to, &self.0.service, payload, None).await
     }
 
@@ -52,7 +60,7 @@ impl Connection {
     /// # Errors
     /// As those of a request.
     pub async fn request_with(&self, payload: &Value, options: RequestOptions) -> Result<Value, RpcError> {
-        let path = self.path();
+        let path = self.usable_path().await;
         ask(&path.rpc, path.to, &self.0.service, payload, Some(options)).await
     }
 
@@ -79,6 +87,20 @@ impl Connection {
     fn path(&self) -> Arc<Path> {
         self.0.path().clone()
     }
+
+    /// The path, or another one where it is gone.
+    async fn usable_path(&self) -> Arc<Path> {
+        if !self.path().is_gone() {
+            return self.path();
+        }
+        let _anew = self.0.anew.lock().await;
+        if self.path().is_gone()
+            && let Ok((path, _)) = climb(&self.0.host, &self.0.service, Rung::Relay, BELIEVED).await
+        {
+            *self.0.path() = Arc::new(path);
+        }
+        self.path()
+    }
 }
 
 impl Inner {
@@ -88,13 +110,18 @@ impl Inner {
 }
 
 /// Looks for a better way than a relay, now and then.
-async fn upgrade(host: Arc<Host>, service: String, relay: SocketAddr, connection: Weak<Inner>) {
+async fn upgrade(host: Arc<Host>, service: String, connection: Weak<Inner>) {
     for _ in 0..host.config.upgrades {
         sleep(host.config.upgrade_interval).await;
-        let Ok((path, _)) = climb(&host, &service, Rung::ManyPorts, true).await else { continue };
-        let Some(connection) = connection.upgrade() else { return };
-        debug_assert_ne!(path.to, relay);
-        *connection.path() = Arc::new(path);
-        return;
+        let relayed = |inner: &Arc<Inner>| inner.path().rung == Rung::Relay;
+        if !connection.upgrade().as_ref().is_some_and(relayed) {
+            return;
+        }
+        if let Ok((path, _)) = climb(&host, &service, Rung::ManyPorts, Duration::ZERO).await
+            && let Some(connection) = connection.upgrade()
+        {
+            *connection.path() = Arc::new(path);
+            return;
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -41,7 +42,7 @@ pub(super) struct Expected {
 }
 
 /// For how long what was found out of a NAT is believed.
-const BELIEVED: std::time::Duration = std::time::Duration::from_secs(300);
+pub(super) const BELIEVED: Duration = Duration::from_secs(300);
 
 impl Host {
     pub(super) fn new(
@@ -79,13 +80,13 @@ impl Host {
         addresses
     }
 
-    /// What the NAT does: as was set, or as was found out lately, or found out now.
-    pub(super) async fn behaviour(&self, brokers: &[SocketAddr], afresh: bool) -> Behaviour {
+    /// What the NAT does: as was set, or as was found out within `max_age`, or found out now.
+    pub(super) async fn behaviour(&self, brokers: &[SocketAddr], max_age: Duration) -> Behaviour {
         if let Some(nat) = self.config.nat {
             return nat;
         }
         let known = *self.known.lock().expect("no panic while locked");
-        if let Some((_, nat)) = known.filter(|(since, _)| !afresh && since.elapsed() < BELIEVED) {
+        if let Some((_, nat)) = known.filter(|(since, _)| since.elapsed() < max_age) {
             return nat;
         }
         let Ok(report) = nat::check(self.net(), brokers, self.config.check).await else { return Behaviour::UNKNOWN };

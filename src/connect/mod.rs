@@ -12,7 +12,7 @@
 //! | punch | punch from their registered sockets | 8 rounds of up to 5, and 8 connection attempts |
 //! | predict | open a fresh socket each, 3 times | as above, each time |
 //! | many ports | one opens 256 sockets, the other punches 2048 random ports | 512 and 2048 |
-//! | relay | send to a port of the broker's | 5 claims a second |
+//! | relay | send to a port of the broker's | 20 claims a second until both are there, 6 a minute then |
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ mod relayed;
 mod report;
 mod shots;
 
-pub use acceptor::{Acceptor, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_KEPT};
+pub use acceptor::{Acceptor, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_BROKERS, MAX_KEPT};
 pub use config::ConnectConfig;
 pub use connection::Connection;
 pub use ladder::Rung;
@@ -103,7 +103,7 @@ impl Connector {
     /// [`connect`](Self::connect) need not. [`Behaviour::UNKNOWN`] where no broker tells.
     pub async fn nat(&self) -> Behaviour {
         let brokers = self.0.brokers().await;
-        self.0.behaviour(&brokers, false).await
+        self.0.behaviour(&brokers, host::BELIEVED).await
     }
 
     /// Reaches somebody who offers `service`: by the first rung that works. Dropping the future ends the attempt.
@@ -115,7 +115,7 @@ impl Connector {
     /// # Errors
     /// Where no rung works; the error says why for each.
     pub async fn connect(&self, service: &str) -> Result<Connection, ConnectError> {
-        match climb::climb(&self.0, service, Rung::Relay, false).await {
+        match climb::climb(&self.0, service, Rung::Relay, host::BELIEVED).await {
             Ok((path, report)) => Ok(Connection::new(self.0.clone(), path, report)),
             Err(report) => {
                 let error = ConnectError::NoWay(Box::new(report));
@@ -132,8 +132,15 @@ struct Path {
     rpc: PeerRpcClient,
     to: SocketAddr,
     rung: Rung,
-    /// What keeps a relay.
-    _kept: Option<crate::net::Task>,
+    /// What keeps a relay, until it has ended.
+    kept: Option<crate::net::Task>,
+}
+
+impl Path {
+    /// Whether it is known to lead nowhere any more.
+    fn is_gone(&self) -> bool {
+        self.kept.as_ref().is_some_and(crate::net::Task::is_finished)
+    }
 }
 
 /// Asks over a way.

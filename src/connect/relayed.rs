@@ -7,11 +7,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
-use crate::broker::relay::{Claim, Claimed};
+use crate::broker::relay::{Claim, Claimed, ENDED};
 use crate::transport::Endpoint;
 
 /// How often the place is claimed until the other side is there.
-const CLAIM_EVERY: Duration = Duration::from_millis(200);
+const CLAIM_EVERY: Duration = Duration::from_millis(50);
 
 /// How often it is claimed after that, which keeps the NAT's mapping and tells a new one.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
@@ -36,6 +36,9 @@ pub(super) async fn hold(endpoint: Endpoint, relay: SocketAddr, token: String, r
         }
         match timeout_at(next, datagrams.recv()).await {
             Ok(Ok(datagram)) if datagram.from == relay => {
+                if datagram.payload == ENDED {
+                    return;
+                }
                 if let Some(claimed) = Claimed::parse(&datagram.payload) {
                     answered = Instant::now();
                     unready += u32::from(!claimed.ready);

@@ -16,7 +16,7 @@ use super::GrapeState;
 use super::krpc::{Key, MAX_DATAGRAM, Mutable, NodeId, Value};
 use super::node::{Node, NodeEvent, NodeStats, OperationError, OperationId, Outcome};
 use crate::event::Event;
-use crate::net::{Net, RecvMeta, Rng, Transmit, UdpSocket};
+use crate::net::{Net, ReceivePause, RecvMeta, Rng, Transmit, UdpSocket};
 
 /// How many calls wait for the driver; a further caller waits to be let in.
 const MAX_CALLS: usize = 256;
@@ -96,6 +96,7 @@ pub(super) struct Driver {
     status: watch::Sender<Status>,
     state: watch::Sender<GrapeState>,
     timer: Pin<Box<Sleep>>,
+    pause: ReceivePause,
     /// Taken from the node to be sent.
     outgoing: VecDeque<(SocketAddrV4, Vec<u8>)>,
     /// What is being sent: it stays where the socket's buffer is full.
@@ -134,6 +135,7 @@ impl Driver {
             status,
             state,
             timer,
+            pause: ReceivePause::default(),
             outgoing: VecDeque::new(),
             batch: Batch::default(),
             api_port,
@@ -203,9 +205,17 @@ impl Driver {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        ready!(self.pause.poll_over(cx));
         let mut meta = [RecvMeta::default(); BUFFERS];
         let mut slices: Vec<_> = self.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-        let count = ready!(self.socket.poll_recv(cx, &mut slices, &mut meta))?;
+        let received = self.socket.poll_recv(cx, &mut slices, &mut meta);
+        match received {
+            Poll::Ready(Err(_)) => {
+                self.pause.failed();
+            }
+            _ => self.pause.passed(),
+        }
+        let count = ready!(received)?;
         let now = now();
         for (buffer, meta) in self.buffers.iter().zip(&meta).take(count) {
             let SocketAddr::V4(from) = unmapped(meta.source) else { continue };

@@ -85,7 +85,7 @@ impl Behaviour {
     pub const OPEN: Self =
         Self { mapping: Mapping::NoNat, filtering: Filtering::EndpointIndependent, ports: Ports::Preserving };
 
-    /// Every completely known behaviour that this one may be. A [`Ports::Contiguous`] of unknown step counts as one of 1.
+    /// Every completely known behaviour that this one may be; ports that are not known may be preserved or random.
     pub(crate) fn possibilities(self) -> impl Iterator<Item = Self> {
         use {Filtering as F, Mapping as M};
         let mappings: &[M] = match &self.mapping {

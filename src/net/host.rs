@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,7 +31,8 @@ type Observer = dyn Fn(&Event) + Send + Sync;
 /// Must be used inside a tokio runtime with I/O and time enabled.
 #[derive(Clone)]
 pub struct HostNetwork {
-    http: reqwest::Client,
+    /// Made with the first call: a Grape makes none, and would need a tenth more memory for it.
+    http: Arc<OnceLock<reqwest::Client>>,
     observer: Option<Arc<Observer>>,
 }
 
@@ -47,19 +48,28 @@ impl HostNetwork {
     /// # Errors
     /// Where the HTTP client cannot be set up.
     pub fn new() -> io::Result<Self> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .pool_idle_timeout(HTTP_IDLE)
-            .build()
-            .map_err(io::Error::other)?;
-        Ok(Self { http, observer: None })
+        Ok(Self { http: Arc::default(), observer: None })
     }
 
     /// Shows `observer` every event too, from the task that it happened in: it should be quick.
     #[must_use]
     pub fn observe(self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Self { observer: Some(Arc::new(observer)), ..self }
+    }
+}
+
+impl HostNetwork {
+    fn client(&self) -> io::Result<&reqwest::Client> {
+        if let Some(client) = self.http.get() {
+            return Ok(client);
+        }
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_idle_timeout(HTTP_IDLE)
+            .build()
+            .map_err(io::Error::other)?;
+        Ok(self.http.get_or_init(|| client))
     }
 }
 
@@ -122,8 +132,11 @@ impl Network for HostNetwork {
 
 impl HttpClient for HostNetwork {
     fn post(&self, server: SocketAddr, path: &str, body: Bytes) -> BoxFuture<'static, io::Result<(u16, Bytes)>> {
-        let request = self
-            .http
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
+        };
+        let request = client
             .post(format!("http://{server}{path}"))
             .header(reqwest::header::CONTENT_TYPE, "application/json")
             .body(body);

@@ -18,9 +18,12 @@ use crate::event::Event;
 
 mod host;
 mod hyper_http;
+mod pause;
 
 pub use host::HostNetwork;
 pub use hyper_http::HyperHttp;
+pub use pause::MAX_RECEIVE_ERRORS;
+pub(crate) use pause::ReceivePause;
 
 /// A future that a trait object can return and a task can own.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

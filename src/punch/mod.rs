@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout_at};
 
 use self::handshake::{Handshake, Step};
 use crate::event::Event;
+use crate::limits::{Limit, LimitCounts, Rate, SourceRates};
+use crate::link::{Link, LinkError};
 use crate::net::{Net, Task};
 use crate::transport::{Datagram, Endpoint};
 
@@ -29,8 +31,16 @@ pub const PUNCH: [u8; 2] = [0xc3, 0xbf];
 /// For how many peers punches are counted. At the limit the one unheard for longest is forgotten.
 pub const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
-/// How many punches or messages a [`Subscription`] holds. At the limit it skips the oldest.
+/// How many punches, handshakes or messages a [`Subscription`] holds. At the limit it skips the oldest.
 pub const MAX_BEHIND: usize = 1024;
+
+/// How many punches of one IP address are reported: those beyond are counted and dropped. It lets a peer through that
+/// probes many ports at once.
+pub const PUNCH_RATE: Rate = Rate { burst: 512, per_second: 128 };
+
+/// How many punches go back to one IP address that punches ([`Puncher::punch_back`]): enough to open this side's NAT,
+/// and too few for two peers that both punch back to keep each other busy.
+pub const PUNCH_BACK_RATE: Rate = Rate { burst: 10, per_second: 5 };
 
 /// Punches peers, and tells who punched. Cheap to clone.
 ///
@@ -57,6 +67,8 @@ struct Inner {
     heard: Arc<Heard>,
     /// The peers that a handshake runs with.
     shaking: Mutex<BTreeSet<SocketAddr>>,
+    /// Whom punches went back to.
+    back: Mutex<SourceRates>,
     _listening: Task,
 }
 
@@ -102,10 +114,11 @@ impl Puncher {
     /// Listens on the endpoint from now on.
     pub fn new(endpoint: &Endpoint) -> Self {
         let net = endpoint.net().clone();
-        let heard = Arc::new(Heard::new(net.clone()));
+        let heard = Arc::new(Heard::new(net.clone(), endpoint.limits().clone()));
         let listening = net.spawn(Box::pin(listen(Arc::clone(&heard), endpoint.datagrams())));
         let shaking = Mutex::default();
-        Self(Arc::new(Inner { endpoint: endpoint.clone(), heard, shaking, _listening: listening }))
+        let back = Mutex::new(SourceRates::new(PUNCH_BACK_RATE));
+        Self(Arc::new(Inner { endpoint: endpoint.clone(), heard, shaking, back, _listening: listening }))
     }
 
     /// Sends one punch.
@@ -114,9 +127,42 @@ impl Puncher {
         self.0.endpoint.net().emit(Event::PunchSent { to: target });
     }
 
+    /// Sends one punch to a peer that has punched, unless that was done more often than [`PUNCH_BACK_RATE`] allows: what
+    /// is to be called for each punch that arrives. Says whether it was sent.
+    ///
+    /// A punch's sender may be forged: who is made to punch a stranger sends no more than the punch's two bytes.
+    pub fn punch_back(&self, from: SocketAddr) -> bool {
+        let now = Instant::now().into_std();
+        let allowed = self.0.back.lock().expect("no panic while locked").allows(now, from.ip());
+        if allowed {
+            self.punch(from);
+        } else {
+            self.0.endpoint.limits().reached(Limit::PunchBackRate, Some(from));
+        }
+        allowed
+    }
+
+    /// Looks a name up and sends one punch to every address found, which it gives:
+    /// [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) at most.
+    ///
+    /// # Errors
+    /// Where the lookup fails.
+    pub async fn punch_name(&self, link: &Link, name: &str) -> Result<Vec<SocketAddr>, LinkError> {
+        let found = link.lookup(name).await?;
+        for address in &found {
+            self.punch(*address);
+        }
+        Ok(found)
+    }
+
     /// Who punches from now on, once for each punch. Every subscriber gets them all.
     pub fn punched(&self) -> Subscription<SocketAddr> {
         Subscription(self.0.heard.punches.subscribe())
+    }
+
+    /// With whom a [`handshake`](Self::handshake) of this puncher is complete, from now on. Every subscriber gets them all.
+    pub fn handshakes(&self) -> Subscription<SocketAddr> {
+        Subscription(self.0.heard.handshakes.subscribe())
     }
 
     /// The other datagrams from now on. Every subscriber gets them all.
@@ -150,6 +196,8 @@ impl Puncher {
                 },
                 Step::Complete => {
                     self.0.endpoint.net().emit(Event::Handshake { with: target });
+                    // There may be nobody who listens.
+                    let _ = self.0.heard.handshakes.send(target);
                     return Ok(());
                 }
                 Step::TimedOut => return Err(HandshakeError::Timeout),
@@ -183,16 +231,22 @@ impl Drop for Shaking<'_> {
 #[derive(Debug)]
 struct Heard {
     net: Net,
+    limits: Arc<LimitCounts>,
+    rates: Mutex<SourceRates>,
     punches: broadcast::Sender<SocketAddr>,
+    handshakes: broadcast::Sender<SocketAddr>,
     messages: broadcast::Sender<Message>,
     counts: Mutex<LruCache<SocketAddr, u64>>,
 }
 
 impl Heard {
-    fn new(net: Net) -> Self {
+    fn new(net: Net, limits: Arc<LimitCounts>) -> Self {
         Self {
             net,
+            limits,
+            rates: Mutex::new(SourceRates::new(PUNCH_RATE)),
             punches: broadcast::Sender::new(MAX_BEHIND),
+            handshakes: broadcast::Sender::new(MAX_BEHIND),
             messages: broadcast::Sender::new(MAX_BEHIND),
             counts: Mutex::new(LruCache::new(MAX_COUNTED)),
         }
@@ -202,6 +256,10 @@ impl Heard {
     fn take(&self, datagram: Datagram) {
         let Datagram { from, payload } = datagram;
         if payload[..] == PUNCH {
+            let now = Instant::now().into_std();
+            if !self.rates.lock().expect("no panic while locked").allows(now, from.ip()) {
+                return self.limits.reached(Limit::PunchRate, Some(from));
+            }
             *self.counts.lock().expect("no panic while locked").get_or_insert_mut(from, || 0) += 1;
             self.net.emit(Event::Punched { from });
             let _ = self.punches.send(from);
@@ -217,7 +275,7 @@ async fn listen(heard: Arc<Heard>, mut datagrams: broadcast::Receiver<Datagram>)
         match datagrams.recv().await {
             Ok(datagram) => heard.take(datagram),
             // Punches are repeated; what was skipped in a flood is no worse than a lost packet.
-            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(_)) => heard.limits.reached(Limit::DatagramBacklog, None),
             Err(RecvError::Closed) => return,
         }
     }

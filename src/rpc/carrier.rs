@@ -6,14 +6,16 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use tokio::io::AsyncRead;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::error::RpcError;
 use super::framing::FramingError;
+use super::gate::Gate;
 use super::message::{MalformedMessage, ReplyMessage, readable_rid};
 use super::pool::{Job, Opening, Pool, PoolLimits, Ticket, TransportId};
 use super::server::MAX_MALFORMED;
@@ -21,6 +23,9 @@ use super::stream::{TextReader, write_all};
 use crate::event::Event;
 use crate::net::{BoxFuture, Net, TcpStream};
 use crate::transport::Endpoint;
+
+/// How long a client that has ended its side of a connection waits for the peer to do the same.
+const FIN_WAIT: Duration = Duration::from_secs(1);
 
 /// A connected stream of any kind.
 pub(super) type BoxStream = Box<dyn TcpStream>;
@@ -46,6 +51,8 @@ pub(super) struct Carrier {
     max_message: usize,
     unknown_replies: AtomicU64,
     malformed: AtomicU64,
+    /// What carries connections is inside.
+    gate: Gate,
 }
 
 impl Carrier {
@@ -57,6 +64,7 @@ impl Carrier {
             max_message,
             unknown_replies: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
+            gate: Gate::new(),
         })
     }
 
@@ -75,6 +83,14 @@ impl Carrier {
         let mut pool = self.pool();
         pool.cancel(now(), to, ticket, rid);
         self.open(&mut pool, to);
+    }
+
+    /// Opens no more connections, ends those there are with a FIN, and waits until their peers have acknowledged it.
+    pub(super) async fn finish(&self, within: Duration) {
+        self.gate.close();
+        let _ending = self.pool().finish();
+        // What has not ended by then is cut off: its task ends with `_ending`.
+        let _ = timeout(within, self.gate.empty()).await;
     }
 
     /// Ends every connection. What carries them holds the carrier, so that dropping it would not.
@@ -102,6 +118,7 @@ impl Carrier {
     /// One connection's life.
     async fn carry(self: Arc<Self>, opening: Opening) {
         let Opening { id, to, messages } = opening;
+        let _inside = self.gate.enter();
         let error = match self.dial.dial(to).await {
             Err(e) => RpcError::from(&e),
             Ok(stream) => {
@@ -112,7 +129,11 @@ impl Carrier {
                 match select(reading, writing).await {
                     Either::Left((error, _)) => error,
                     Either::Right((Err(e), _)) => RpcError::from(&e),
-                    Either::Right((Ok(()), _)) => RpcError::TransportClose,
+                    // This side has ended in good order, and gives the peer the time to do the same: were its end to
+                    // come when this process is gone, it would send it again and again.
+                    Either::Right((Ok(()), reading)) => {
+                        timeout(FIN_WAIT, reading).await.unwrap_or(RpcError::TransportClose)
+                    }
                 }
             }
         };

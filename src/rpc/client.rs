@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use rand::{Rng as _, RngExt as _};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -15,12 +14,20 @@ use uuid::Uuid;
 use super::carrier::{Carrier, Dial};
 use super::error::RpcError;
 use super::framing::MAX_TEXT;
+use super::gate::Gate;
 use super::message::RequestMessage;
 use super::pool::{Job, PoolLimits, Ticket};
 use crate::event::Event;
 use crate::link::Link;
 use crate::net::{LONGEST_WAIT, Net, Rng};
 use crate::transport::{Endpoint, UtpStream};
+
+/// The largest message that peers of the original implementation can read, in bytes: what one packet carries. Where the
+/// path's MTU is unknown, 556 are safe.
+pub const MAX_REFERENCE_MESSAGE: usize = 1382;
+
+/// How long the end of a connection waits for the peer to acknowledge it. Then the stream sees to it in the background.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of a [`PeerRpcClient`].
 #[derive(Debug, Clone)]
@@ -30,6 +37,7 @@ pub struct ClientConfig {
     inactivity_timeout: Duration,
     pipeline: usize,
     max_message: usize,
+    max_request: usize,
     request: RequestOptions,
 }
 
@@ -41,6 +49,7 @@ impl Default for ClientConfig {
             inactivity_timeout: Duration::from_secs(120),
             pipeline: usize::MAX,
             max_message: MAX_TEXT,
+            max_request: usize::MAX,
             request: RequestOptions::default(),
         }
     }
@@ -63,11 +72,17 @@ impl ClientConfig {
         Self { inactivity_timeout: inactivity_timeout.min(LONGEST_WAIT), ..self }
     }
 
-    /// The most requests in flight on one connection (default unlimited, at least 1); further ones wait.
+    /// For peers of the original implementation: one request in flight on a connection, and none that is larger than
+    /// such a peer can read ([`MAX_REFERENCE_MESSAGE`]): it fails unsent, and is not lost.
     ///
-    /// Peers of the original implementation read one packet as one message, so they lose requests that share a packet
-    /// and those larger than one. To talk to them set this to 1 and keep requests and replies below 1382 bytes (556
-    /// where the path's MTU is unknown).
+    /// These peers read one packet as one message, so they lose requests that share a packet and those larger than one.
+    /// Their replies may be of any size. The same as [`pipeline`](Self::pipeline) 1 and
+    /// [`max_request`](Self::max_request) 1382.
+    pub fn reference_peers(self) -> Self {
+        self.pipeline(1).max_request(MAX_REFERENCE_MESSAGE)
+    }
+
+    /// The most requests in flight on one connection (default unlimited, at least 1); further ones wait.
     pub fn pipeline(self, pipeline: usize) -> Self {
         Self { pipeline: pipeline.max(1), ..self }
     }
@@ -76,6 +91,11 @@ impl ClientConfig {
     /// its connection.
     pub fn max_message(self, max_message: usize) -> Self {
         Self { max_message, ..self }
+    }
+
+    /// The largest request, in bytes, where it is smaller than [`max_message`](Self::max_message) (default that).
+    pub fn max_request(self, max_request: usize) -> Self {
+        Self { max_request, ..self }
     }
 
     /// What requests use that are given no options of their own.
@@ -87,7 +107,7 @@ impl ClientConfig {
 /// How one request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestOptions {
-    timeout: Duration,
+    pub(super) timeout: Duration,
     retries: u32,
 }
 
@@ -115,7 +135,8 @@ impl RequestOptions {
 /// A client of services: sends requests from a shared [`Endpoint`]. Cheap to clone; its connections close with the
 /// last clone.
 ///
-/// Dropping a request's future cancels it: a reply that comes later is ignored.
+/// Dropping a request's future cancels it: a reply that comes later is ignored. [`stop`](Self::stop) ends a client in good
+/// order.
 ///
 /// ```no_run
 /// use grenache::link::{Link, LinkConfig};
@@ -129,7 +150,7 @@ impl RequestOptions {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct PeerRpcClient(Arc<Inner>);
+pub struct PeerRpcClient(Arc<Inner>, RequestOptions);
 
 #[derive(Debug)]
 struct Inner {
@@ -138,6 +159,8 @@ struct Inner {
     config: ClientConfig,
     rng: Mutex<Rng>,
     carrier: Arc<Carrier>,
+    /// Requests are inside.
+    gate: Gate,
     /// For connections outside of the pool; `None` in tests that dial otherwise.
     endpoint: Option<Endpoint>,
 }
@@ -145,15 +168,15 @@ struct Inner {
 impl PeerRpcClient {
     /// A client that sends from `endpoint`, and looks keys up with `link`.
     pub fn new(endpoint: &Endpoint, link: Option<Link>, config: ClientConfig) -> Self {
-        Self::with(endpoint.net(), Arc::new(endpoint.clone()), Some(endpoint.clone()), link, config)
+        Self::build(endpoint.net(), Arc::new(endpoint.clone()), Some(endpoint.clone()), link, config)
     }
 
     #[cfg(test)]
     pub(super) fn over(net: &Net, dial: Arc<dyn Dial>, link: Option<Link>, config: ClientConfig) -> Self {
-        Self::with(net, dial, None, link, config)
+        Self::build(net, dial, None, link, config)
     }
 
-    fn with(
+    fn build(
         net: &Net,
         dial: Arc<dyn Dial>,
         endpoint: Option<Endpoint>,
@@ -166,7 +189,27 @@ impl PeerRpcClient {
             inactivity: config.inactivity_timeout,
         };
         let carrier = Carrier::new(net, dial, limits, config.max_message);
-        Self(Arc::new(Inner { net: net.clone(), link, config, rng: Mutex::new(net.rng("rpc")), carrier, endpoint }))
+        let (rng, options) = (Mutex::new(net.rng("rpc")), config.request);
+        Self(Arc::new(Inner { net: net.clone(), link, config, rng, carrier, gate: Gate::new(), endpoint }), options)
+    }
+
+    /// A handle on the same client whose requests use these options, where they are given none of their own.
+    pub fn with(&self, options: RequestOptions) -> Self {
+        Self(self.0.clone(), options)
+    }
+
+    /// Ends the client, all clones of it: further requests fail with [`RpcError::Stopped`], those in flight end as they
+    /// would, each by its own timeout at the latest, and then the connections are closed, a FIN each. Bounded by the
+    /// longest of those timeouts and [`CLOSE_TIMEOUT`].
+    ///
+    /// Streamed calls under way go on, as each has a connection of its own.
+    ///
+    /// Dropping the future leaves the client stopped and its requests in flight. Dropping the last clone is the quick
+    /// way: it closes the connections in the background.
+    pub async fn stop(&self) {
+        self.0.gate.close();
+        self.0.gate.empty().await;
+        self.0.carrier.finish(CLOSE_TIMEOUT).await;
     }
 
     /// Looks `key` up and asks one of the services found: see [`request_with`](Self::request_with).
@@ -174,7 +217,7 @@ impl PeerRpcClient {
     /// # Errors
     /// As [`RpcError`] says.
     pub async fn request(&self, key: &str, payload: &Value) -> Result<Value, RpcError> {
-        self.request_with(key, payload, self.0.config.request).await
+        self.request_with(key, payload, self.1).await
     }
 
     /// Looks `key` up and asks one of the services found, at random: among those with a connection once there are
@@ -192,7 +235,7 @@ impl PeerRpcClient {
     /// # Errors
     /// As [`RpcError`] says.
     pub async fn request_at(&self, to: SocketAddr, key: &str, payload: &Value) -> Result<Value, RpcError> {
-        self.request_at_with(to, key, payload, self.0.config.request).await
+        self.request_at_with(to, key, payload, self.1).await
     }
 
     /// Asks the service at an address, without a lookup.
@@ -210,31 +253,6 @@ impl PeerRpcClient {
         self.finish(&request, self.ask_address(&request, to, options), options).await
     }
 
-    /// Looks `key` up and asks every service found, or `limit` of them at random; gives each one's outcome.
-    ///
-    /// # Errors
-    /// Where the lookup fails.
-    pub async fn map(
-        &self,
-        key: &str,
-        payload: &Value,
-        limit: Option<usize>,
-        options: RequestOptions,
-    ) -> Result<Vec<(SocketAddr, Result<Value, RpcError>)>, RpcError> {
-        let link = self.0.link.as_ref().ok_or(RpcError::NoLink)?;
-        let deadline = Instant::now() + options.timeout;
-        let mut addresses = timeout_at(deadline, link.lookup(key)).await.map_err(|_| RpcError::Timeout)??;
-        let limit = limit.unwrap_or(addresses.len()).min(addresses.len());
-        for chosen in 0..limit {
-            let other = self.rng().random_range(chosen..addresses.len());
-            addresses.swap(chosen, other);
-        }
-        addresses.truncate(limit);
-        let options = options.timeout(deadline.saturating_duration_since(Instant::now()));
-        Ok(join_all(addresses.into_iter().map(async |to| (to, self.request_at_with(to, key, payload, options).await)))
-            .await)
-    }
-
     /// How many replies came for requests that were not in flight (any more).
     pub fn unknown_replies(&self) -> u64 {
         self.0.carrier.unknown_replies()
@@ -250,7 +268,11 @@ impl PeerRpcClient {
         self.0.carrier.pool().transports()
     }
 
-    fn rng(&self) -> MutexGuard<'_, Rng> {
+    pub(super) fn link(&self) -> Option<&Link> {
+        self.0.link.as_ref()
+    }
+
+    pub(super) fn rng(&self) -> MutexGuard<'_, Rng> {
         self.0.rng.lock().expect("no panic while locked")
     }
 
@@ -276,6 +298,7 @@ impl PeerRpcClient {
     /// A connection outside of the pool.
     pub(super) async fn connect_alone(&self, to: SocketAddr) -> Result<UtpStream, RpcError> {
         let endpoint = self.0.endpoint.as_ref().ok_or(RpcError::TransportClose)?;
+        let _inside = self.0.gate.enter().ok_or(RpcError::Stopped)?;
         endpoint.connect(to).await.map_err(|e| RpcError::from(&e))
     }
 
@@ -294,7 +317,10 @@ impl PeerRpcClient {
         options: RequestOptions,
     ) -> Result<Value, RpcError> {
         let deadline = Instant::now() + options.timeout;
-        let outcome = timeout_at(deadline, asking).await.unwrap_or(Err(RpcError::Timeout));
+        let outcome = match self.0.gate.enter() {
+            Some(_inside) => timeout_at(deadline, asking).await.unwrap_or(Err(RpcError::Timeout)),
+            None => Err(RpcError::Stopped),
+        };
         let (rid, key) = (request.rid.clone(), request.key.to_owned());
         self.0.net.emit(match &outcome {
             Ok((from, value)) => Event::ReplyReceived { rid, key, from: *from, value: value.clone() },
@@ -343,7 +369,7 @@ impl PeerRpcClient {
 
     /// Sends a request once and waits for what comes of it.
     async fn attempt(&self, request: &Encoded<'_>, to: SocketAddr) -> Result<Value, RpcError> {
-        let (size, limit) = (request.text.len(), self.0.config.max_message);
+        let (size, limit) = (request.text.len(), self.0.config.max_message.min(self.0.config.max_request));
         if size > limit {
             return Err(RpcError::TooLarge { size, limit });
         }

@@ -8,6 +8,11 @@ use crate::link::LinkError;
 
 /// Why a request has no result.
 ///
+/// A request that is not dropped ends exactly once: in its reply, in its handler's error ([`Remote`](Self::Remote)), in
+/// [`Timeout`](Self::Timeout) at its deadline, or, before that and after all its retries, in a failure of the transport
+/// or of the lookup. All are ends: after a failure nothing more comes of the request, but, unlike after a reply, nobody
+/// knows whether the peer has handled it. `tests/nothing_lost` holds it to that over losses, crashes and rebindings.
+///
 /// The `Display` of the first variants is what peers of the original implementation show for the same failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -44,6 +49,15 @@ pub enum RpcError {
         /// The limit.
         limit: usize,
     },
+    /// The payload cannot be written as JSON; nothing was sent.
+    #[error("ERR_REQUEST_TYPE: {0}")]
+    RequestType(String),
+    /// The result does not fit the type that was asked for. The peer has handled the request.
+    #[error("ERR_REPLY_TYPE: {0}")]
+    ReplyType(String),
+    /// The client was stopped; nothing was sent.
+    #[error("ERR_STOPPED: the client was stopped; make a new one")]
+    Stopped,
     /// Too many requests wait for a connection to this destination; nothing was sent.
     #[error("ERR_QUEUE_FULL: {0} requests wait for this destination already")]
     QueueFull(usize),
@@ -70,6 +84,16 @@ impl From<&io::Error> for RpcError {
             io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused => Self::UtpReset,
             io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Self::TransportClose,
             _ => Self::Transport(error.to_string()),
+        }
+    }
+}
+
+impl From<io::Error> for RpcError {
+    /// What failed a body keeps its reason.
+    fn from(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<StreamError>()) {
+            Some(reason) => reason.clone().into(),
+            None => Self::from(&error),
         }
     }
 }

@@ -94,6 +94,22 @@ pub enum FramingError {
         /// The text's beginning.
         head: Bytes,
     },
+    /// A text that takes too long to arrive. Nothing more is read.
+    #[error("text is not complete after {seconds} s")]
+    TooSlow {
+        /// How long it was waited for.
+        seconds: u64,
+        /// The text's beginning.
+        head: Bytes,
+    },
+    /// A text that needs more room than the unfinished texts of all connections have left. Nothing more is read.
+    #[error("no room for an unfinished text of {held} bytes")]
+    NoRoom {
+        /// How much of it was there.
+        held: usize,
+        /// The text's beginning.
+        head: Bytes,
+    },
     /// The stream ended inside a text.
     #[error("the stream ended inside a text")]
     Truncated {
@@ -105,7 +121,7 @@ pub enum FramingError {
 impl FramingError {
     /// Whether the splitter gives nothing more: the connection should end.
     pub fn is_fatal(&self) -> bool {
-        matches!(self, Self::TooLarge { .. } | Self::TooDeep { .. })
+        matches!(self, Self::TooLarge { .. } | Self::TooDeep { .. } | Self::TooSlow { .. } | Self::NoRoom { .. })
     }
 
     /// The refused text's beginning, where there is one.
@@ -115,6 +131,8 @@ impl FramingError {
             Self::ControlCharacter { head, .. }
             | Self::TooLarge { head, .. }
             | Self::TooDeep { head }
+            | Self::TooSlow { head, .. }
+            | Self::NoRoom { head, .. }
             | Self::Truncated { head } => head,
         }
     }
@@ -197,6 +215,17 @@ impl Splitter {
                 }
             }
         }
+    }
+
+    /// How many bytes of an unfinished text are held.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Gives up on an unfinished text, and on all that may follow; gives its beginning.
+    pub(super) fn abandon(&mut self) -> Bytes {
+        self.scanned = self.buffer.len();
+        self.give_up()
     }
 
     /// What is left when the stream has ended and [`next_text`](Self::next_text) gives nothing more: a number or

@@ -228,6 +228,14 @@ impl Pool {
         self.destinations.values().map(|d| d.transports.len()).sum()
     }
 
+    /// Forgets every connection. Nothing more is written to those that are established, so that they end in good order;
+    /// what carries them is given. The others end at once.
+    pub(super) fn finish(&mut self) -> Vec<Task> {
+        let destinations = std::mem::take(&mut self.destinations).into_values();
+        let transports = destinations.flat_map(|destination| destination.transports.into_values());
+        transports.filter(|transport| transport.connected).filter_map(|transport| transport.task).collect()
+    }
+
     /// Ends every connection and request.
     pub(super) fn clear(&mut self) {
         self.destinations.clear();
@@ -260,7 +268,12 @@ impl Destination {
             let Some((_, Job { rid, text, reply })) = self.waiting.pop_first() else { return };
             let wanted = Arc::new(());
             // Where the carrier has just ended, `closed` is about to fail the request.
-            let _ = transport.messages.send(Outgoing { text, permit: None, wanted: Some(Arc::downgrade(&wanted)) });
+            let _ = transport.messages.send(Outgoing {
+                text,
+                permit: None,
+                unsent: None,
+                wanted: Some(Arc::downgrade(&wanted)),
+            });
             transport.in_flight.insert(rid, InFlight { reply, sent: now, _wanted: wanted });
             transport.used = now;
         }

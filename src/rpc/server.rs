@@ -1,23 +1,28 @@
 //! The serving side: accepts connections, reads requests, writes replies.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 use tokio::time::timeout;
 
+use super::bounds::{Budget, InFlight, Share, Unsent};
 use super::framing::{FramingError, MAX_TEXT};
+use super::gate::Gate;
 use super::message::{MalformedMessage, ReplyMessage, RequestMessage, readable_rid};
-use super::stream::{Outgoing, TextReader, write_all};
+use super::stream::{Outgoing, TextReader, write_within};
 use super::streaming;
 use crate::event::Event;
-use crate::net::{Net, Task};
+use crate::limits::{Limit, LimitCounts};
+use crate::net::{LONGEST_WAIT, Net, Task};
 use crate::transport::Endpoint;
 
 /// How many malformed texts a connection may bring before it is closed.
@@ -35,6 +40,9 @@ pub const ERR_REQUEST_PARSE: &str = "ERR_REQUEST_PARSE";
 /// The error that a client gets for a request over the size limit, before the connection is closed.
 pub const ERR_REQUEST_SIZE: &str = "ERR_REQUEST_SIZE";
 
+/// The error that a client gets for a request that took too long to arrive, before the connection is closed.
+pub const ERR_REQUEST_TIME: &str = "ERR_REQUEST_TIME";
+
 /// Settings of a [`PeerRpcServer`].
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
@@ -42,7 +50,12 @@ pub struct ServerConfig {
     max_in_flight: u32,
     max_connections: usize,
     max_queue: usize,
+    max_in_flight_total: u32,
+    max_unfinished: usize,
+    max_unsent: usize,
+    write_timeout: Duration,
     idle_timeout: Duration,
+    stop_timeout: Duration,
 }
 
 impl Default for ServerConfig {
@@ -52,14 +65,19 @@ impl Default for ServerConfig {
             max_in_flight: 1024,
             max_connections: 4096,
             max_queue: 1024,
+            max_in_flight_total: 32_768,
+            max_unfinished: 256 << 20,
+            max_unsent: 16 << 20,
+            write_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(180),
+            stop_timeout: Duration::from_secs(60),
         }
     }
 }
 
 impl ServerConfig {
     /// The largest request, in bytes (default 16 MiB). A larger one is answered with [`ERR_REQUEST_SIZE`], and its
-    /// connection is closed. Each connection may hold that much of a request that is not complete.
+    /// connection is closed.
     pub fn max_message(self, max_message: usize) -> Self {
         Self { max_message, ..self }
     }
@@ -81,14 +99,46 @@ impl ServerConfig {
         Self { max_queue: max_queue.max(1), ..self }
     }
 
+    /// How many requests of all connections may be unanswered (default 32,768, at least 1); large ones count as for
+    /// [`max_in_flight`](Self::max_in_flight). At the limit nothing more is read.
+    pub fn max_in_flight_total(self, max_in_flight_total: u32) -> Self {
+        Self { max_in_flight_total: max_in_flight_total.max(1), ..self }
+    }
+
+    /// How many bytes the unfinished requests of all connections may have together, 16 KiB of each not counted (default
+    /// 256 MiB). A connection that needs more gets [`ERR_REQUEST_SIZE`] and is closed.
+    pub fn max_unfinished(self, max_unfinished: usize) -> Self {
+        Self { max_unfinished, ..self }
+    }
+
+    /// How many bytes of replies may wait for a peer that does not read them (default 16 MiB). Beyond it, no further
+    /// request is read from it; those in flight already are still answered.
+    pub fn max_unsent(self, max_unsent: usize) -> Self {
+        Self { max_unsent: max_unsent.max(1), ..self }
+    }
+
+    /// How long a peer may take to make room for a reply (default 60 s, at most a year), and a second more for each
+    /// [`TEXT_RATE`](super::TEXT_RATE) bytes of it. Then its connection is closed; what µTP still holds goes with its
+    /// linger.
+    pub fn write_timeout(self, write_timeout: Duration) -> Self {
+        Self { write_timeout: write_timeout.min(LONGEST_WAIT), ..self }
+    }
+
     /// After how long without a request, and with none unanswered, a connection is closed (default 180 s: longer than
     /// clients keep an unused one).
     pub fn idle_timeout(self, idle_timeout: Duration) -> Self {
         Self { idle_timeout, ..self }
     }
+
+    /// How long [`PeerRpcServer::stop`] waits for what is in flight to be answered (default 60 s, for as long as clients
+    /// wait for a reply).
+    pub fn stop_timeout(self, stop_timeout: Duration) -> Self {
+        Self { stop_timeout, ..self }
+    }
 }
 
-/// A server of requests on a shared [`Endpoint`]. Dropping it closes its connections.
+/// A server of requests on a shared [`Endpoint`]. Dropping it closes its connections and ends its handlers;
+/// [`stop`](Self::stop) lets them finish.
 ///
 /// Of several servers on one endpoint each connection goes to one of them, so there should be one.
 ///
@@ -132,13 +182,13 @@ pub struct Request {
 
 /// A request as a handler gets it: see [`PeerRpcServer::serve`].
 #[derive(Debug, Clone, PartialEq)]
-pub struct RequestParts {
+pub struct RequestParts<P = Value> {
     /// Its id.
     pub rid: String,
     /// The service's name that the client asked for.
     pub key: String,
     /// What is asked.
-    pub payload: Value,
+    pub payload: P,
     /// The client's address, as this side sees it.
     pub from: SocketAddr,
 }
@@ -146,7 +196,7 @@ pub struct RequestParts {
 impl PeerRpcServer {
     /// Accepts connections from now on; the requests come out of [`Requests`].
     pub fn new(endpoint: &Endpoint, config: ServerConfig) -> (Self, Requests) {
-        let (shared, requests) = Shared::new(endpoint.net(), config);
+        let (shared, requests) = Shared::with(endpoint.net(), endpoint.limits().clone(), config);
         let accepting = endpoint.net().spawn(Box::pin(accept(endpoint.clone(), shared.clone())));
         (Self { shared, _accepting: accepting, _handling: None }, requests)
     }
@@ -173,13 +223,31 @@ impl PeerRpcServer {
         let (mut server, mut requests) = Self::new(endpoint, config);
         let (net, handler) = (endpoint.net().clone(), Arc::new(handler));
         server._handling = Some(endpoint.net().spawn(Box::pin(async move {
+            // They end with this task.
+            let mut handlers: Vec<Task> = Vec::new();
             while let Some(request) = requests.next().await {
                 let Request { rid, key, payload, from, replier } = request;
                 let (parts, handler) = (RequestParts { rid, key, payload, from }, handler.clone());
-                net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })).detach();
+                if handlers.len() == handlers.capacity() {
+                    handlers.retain(|handler| !handler.is_finished());
+                    // As many more as are at work, at least: tidying costs little for each.
+                    handlers.reserve(handlers.len().max(64));
+                }
+                handlers.push(net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })));
             }
         })));
         server
+    }
+
+    /// Ends in good order: accepts no more connections, reads no more requests, waits until those that were read are
+    /// answered, and closes each connection with a FIN. What is not done within
+    /// [`stop_timeout`](ServerConfig::stop_timeout) is cut off.
+    ///
+    /// Whoever takes requests from [`Requests`] must go on until there are none. New connections wait at the endpoint:
+    /// close it, or serve on it anew.
+    pub async fn stop(self) {
+        self.shared.gate.close();
+        self.shared.stopped().await;
     }
 
     /// Accepts connections on a further endpoint too, for as long as the task is kept: what serves a peer that reached
@@ -222,7 +290,8 @@ struct Replier {
     rid: String,
     to: SocketAddr,
     messages: mpsc::UnboundedSender<Outgoing>,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<InFlight>,
+    unsent: Arc<Unsent>,
 }
 
 impl Replier {
@@ -233,7 +302,8 @@ impl Replier {
     fn send(&mut self, result: &Result<Value, String>) {
         let Some(permit) = self.permit.take() else { return };
         let text = ReplyMessage::encode(&self.rid, result);
-        if self.messages.send(Outgoing { text, permit: Some(permit), wanted: None }).is_ok() {
+        let unsent = Some(self.unsent.add(text.len()));
+        if self.messages.send(Outgoing { text, permit: Some(permit), unsent, wanted: None }).is_ok() {
             let error = result.as_ref().err().cloned();
             self.net.emit(Event::ReplySent { rid: self.rid.clone(), to: self.to, error });
         }
@@ -253,14 +323,37 @@ pub(super) struct Shared {
     config: ServerConfig,
     requests: mpsc::Sender<Request>,
     pub(super) malformed: AtomicU64,
+    limits: Arc<LimitCounts>,
+    in_flight: Arc<Semaphore>,
+    unfinished: Arc<Budget>,
+    /// Connections are inside.
+    gate: Gate,
     offers: streaming::Offers,
 }
 
 impl Shared {
+    #[cfg(test)]
     pub(super) fn new(net: &Net, config: ServerConfig) -> (Arc<Self>, Requests) {
+        Self::with(net, Arc::new(LimitCounts::new(net)), config)
+    }
+
+    fn with(net: &Net, limits: Arc<LimitCounts>, config: ServerConfig) -> (Arc<Self>, Requests) {
+        let in_flight = Arc::new(Semaphore::new(config.max_in_flight_total as usize));
+        let unfinished = Budget::new(config.max_unfinished);
         let (requests, received) = mpsc::channel(config.max_queue);
-        let (malformed, offers) = (AtomicU64::new(0), streaming::Offers::default());
-        (Arc::new(Self { net: net.clone(), config, requests, malformed, offers }), Requests(received))
+        let (malformed, gate, offers) = (AtomicU64::new(0), Gate::new(), streaming::Offers::default());
+        let net = net.clone();
+        let shared = Self { net, config, requests, malformed, limits, in_flight, unfinished, gate, offers };
+        (Arc::new(shared), Requests(received))
+    }
+
+    pub(super) fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Waits until every connection has ended, or for as long as it may.
+    pub(super) async fn stopped(&self) {
+        let _ = timeout(self.config.stop_timeout, self.gate.empty()).await;
     }
 
     pub(super) fn net(&self) -> &Net {
@@ -278,17 +371,21 @@ impl Shared {
 
 async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     let mut connections: Vec<Task> = Vec::new();
-    while let Some(stream) = endpoint.accept().await {
+    while let Some(accepted) = shared.gate.unless_closed(endpoint.accept()).await {
+        let Some(stream) = accepted else { return };
         if connections.len() >= shared.config.max_connections {
             connections.retain(|connection| !connection.is_finished());
         }
         if connections.len() >= shared.config.max_connections {
+            shared.limits.reached(Limit::ServerConnections, Some(stream.peer_addr()));
             stream.reset();
             continue;
         }
         let from = stream.peer_addr();
         connections.push(shared.net.spawn(Box::pin(streaming::route(shared.clone(), stream, from))));
     }
+    // They end with this task.
+    shared.gate.empty().await;
 }
 
 /// Why nothing more is read from a connection.
@@ -305,6 +402,7 @@ pub(super) struct Connection {
     from: SocketAddr,
     messages: mpsc::UnboundedSender<Outgoing>,
     in_flight: Arc<Semaphore>,
+    unsent: Arc<Unsent>,
 }
 
 impl Connection {
@@ -314,39 +412,97 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + 'static,
     {
+        let gate = shared.gate.clone();
+        let Some(_inside) = gate.enter() else { return };
         let (reader, writer) = tokio::io::split(stream);
-        let texts = TextReader::new(reader, shared.config.max_message);
+        let texts = TextReader::new(reader, shared.config.max_message).within(Share::of(&shared.unfinished));
         let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight as usize));
         let (messages, outgoing) = mpsc::unbounded_channel();
-        let reading = pin!(Self { shared, from, messages, in_flight }.read(texts));
-        let writing = pin!(write_all(writer, outgoing));
-        if let Either::Left((End::OfRequests, writing)) = select(reading, writing).await {
-            // An error here is the connection's end as well: there is nobody left to tell.
-            let _ = writing.await;
+        let (limits, patience) = (shared.limits.clone(), shared.config.write_timeout);
+        let reading = pin!(Self { shared, from, messages, in_flight, unsent: Arc::default() }.read(texts));
+        let writing = pin!(write_within(writer, outgoing, Some(patience)));
+        let written = match select(reading, writing).await {
+            Either::Left((End::OfRequests, writing)) => writing.await,
+            Either::Left((End::OfConnection, _)) => return,
+            Either::Right((written, _)) => written,
+        };
+        // An error here is the connection's end as well: there is nobody left to tell.
+        // One of the transport has its cause inside; that of our own patience has none.
+        if written.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut && error.get_ref().is_none()) {
+            limits.reached(Limit::WriteTimeout, Some(from));
         }
     }
 
+    /// Waits until the peer has taken enough of its replies.
+    async fn until_read(&self) {
+        let most = self.shared.config.max_unsent;
+        if !self.unsent.is_below(most) {
+            self.shared.limits.reached(Limit::Unsent, Some(self.from));
+            self.unsent.below(most).await;
+        }
+    }
+
+    /// Waits for a place among the requests in flight, on this connection and then on all.
+    async fn place(&self, size: usize) -> Option<InFlight> {
+        let config = &self.shared.config;
+        let most = config.max_in_flight.min(config.max_in_flight_total);
+        let count = u32::try_from(size / IN_FLIGHT_UNIT + 1).unwrap_or(u32::MAX).min(most);
+        let own = self.acquire(&self.in_flight, count, Limit::InFlight).await?;
+        let total = self.acquire(&self.shared.in_flight, count, Limit::InFlightTotal).await?;
+        Some(InFlight { places: [own, total] })
+    }
+
+    async fn acquire(&self, places: &Arc<Semaphore>, count: u32, limit: Limit) -> Option<OwnedSemaphorePermit> {
+        match places.clone().try_acquire_many_owned(count) {
+            Ok(permit) => Some(permit),
+            Err(TryAcquireError::Closed) => None,
+            Err(TryAcquireError::NoPermits) => {
+                self.shared.limits.reached(limit, Some(self.from));
+                places.clone().acquire_many_owned(count).await.ok()
+            }
+        }
+    }
+
+    fn tell_limit(&self, error: &FramingError) {
+        let limit = match error {
+            FramingError::TooLarge { .. } => Limit::MessageSize,
+            FramingError::TooDeep { .. } => Limit::MessageDepth,
+            FramingError::TooSlow { .. } => Limit::MessageTime,
+            FramingError::NoRoom { .. } => Limit::Unfinished,
+            _ => return,
+        };
+        self.shared.limits.reached(limit, Some(self.from));
+    }
+
     async fn read<R: AsyncRead + Unpin>(self, mut texts: TextReader<R>) -> End {
-        let max_in_flight = self.shared.config.max_in_flight;
+        let max_in_flight = self.shared.config.max_in_flight as usize;
         let mut malformed = 0;
         loop {
-            let text = match timeout(self.shared.config.idle_timeout, texts.next()).await {
+            let next = async {
+                self.until_read().await;
+                timeout(self.shared.config.idle_timeout, texts.next()).await
+            };
+            let Some(next) = self.shared.gate.unless_closed(next).await else { return End::OfRequests };
+            let text = match next {
                 Ok(Ok(Some(text))) => text,
                 Ok(Ok(None)) => return End::OfRequests,
                 Ok(Err(_)) => return End::OfConnection,
-                Err(_) if self.in_flight.available_permits() == max_in_flight as usize => return End::OfRequests,
+                Err(_) if self.in_flight.available_permits() == max_in_flight && !texts.is_unfinished() => {
+                    return End::OfRequests;
+                }
                 Err(_) => continue,
             };
             let fatal = text.as_ref().is_err_and(FramingError::is_fatal);
-            let size = text.as_ref().map_or(0, |text| text.len() / IN_FLIGHT_UNIT);
-            let permits = u32::try_from(size + 1).unwrap_or(u32::MAX).min(max_in_flight);
+            let size = text.as_ref().map_or(0, Bytes::len);
+            let slow = matches!(text, Err(FramingError::TooSlow { .. }));
             let request = match text {
                 Ok(text) => RequestMessage::parse(&text),
-                Err(e) => Err(MalformedMessage { rid: readable_rid(e.head()), reason: e.to_string() }),
+                Err(e) => {
+                    self.tell_limit(&e);
+                    Err(MalformedMessage { rid: readable_rid(e.head()), reason: e.to_string() })
+                }
             };
-            let Ok(permit) = self.in_flight.clone().acquire_many_owned(permits).await else {
-                return End::OfConnection;
-            };
+            let Some(permit) = self.place(size).await else { return End::OfConnection };
             match request {
                 Ok(RequestMessage { rid, key, payload }) => {
                     let received = Event::RequestReceived { rid: rid.clone(), key: key.clone(), from: self.from };
@@ -361,11 +517,18 @@ impl Connection {
                     self.shared.malformed.fetch_add(1, Ordering::Relaxed);
                     self.shared.net.emit(Event::Malformed { layer: "rpc", from: self.from, reason });
                     if let Some(rid) = rid {
-                        let error = if fatal { ERR_REQUEST_SIZE } else { ERR_REQUEST_PARSE };
+                        let error = match (fatal, slow) {
+                            (_, true) => ERR_REQUEST_TIME,
+                            (true, false) => ERR_REQUEST_SIZE,
+                            (false, false) => ERR_REQUEST_PARSE,
+                        };
                         self.replier(rid, permit).reply(&Err(error.to_owned()));
                     }
                     malformed += 1;
                 }
+            }
+            if malformed >= MAX_MALFORMED {
+                self.shared.limits.reached(Limit::Malformed, Some(self.from));
             }
             if fatal || malformed >= MAX_MALFORMED {
                 return End::OfRequests;
@@ -373,13 +536,14 @@ impl Connection {
         }
     }
 
-    fn replier(&self, rid: String, permit: OwnedSemaphorePermit) -> Replier {
+    fn replier(&self, rid: String, permit: InFlight) -> Replier {
         Replier {
             net: self.shared.net.clone(),
             rid,
             to: self.from,
             messages: self.messages.clone(),
             permit: Some(permit),
+            unsent: self.unsent.clone(),
         }
     }
 }

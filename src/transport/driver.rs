@@ -14,7 +14,8 @@ use tokio::time::Sleep;
 use super::receive::{BUFFERS, BYTES_PER_SEGMENT};
 use super::shared::{Conn, Shared, now};
 use crate::event::Event;
-use crate::net::{Transmit, UdpSocket};
+use crate::limits::Limit;
+use crate::net::{ReceivePause, Transmit, UdpSocket};
 use crate::utp::{self, Batch, ResetLimiter};
 
 /// How many batches are received before the driver sends and lets other tasks run.
@@ -43,6 +44,7 @@ pub(super) struct Driver {
     out: Vec<u8>,
     unsent: Option<(SocketAddr, Option<usize>)>,
     closing: bool,
+    pub(super) pause: ReceivePause,
     _end: End,
 }
 
@@ -61,6 +63,7 @@ impl Driver {
             out: Vec::new(),
             unsent: None,
             closing: false,
+            pause: ReceivePause::default(),
             _end: end,
         }
     }
@@ -192,10 +195,17 @@ impl Driver {
             self.shared.net.emit(Event::UtpConnected { peer: conn.peer, initiator });
             if !initiator {
                 let mut inner = self.shared.inner();
-                inner.half_open -= 1;
-                inner.backlog.push_back(conn.clone());
-                drop(inner);
-                self.shared.accepted.notify_one();
+                inner.half_open.remove(&conn.serial);
+                if inner.backlog.len() < self.shared.config.accept_backlog {
+                    inner.backlog.push_back(conn.clone());
+                    drop(inner);
+                    self.shared.accepted.notify_one();
+                } else {
+                    drop(inner);
+                    self.shared.limits.reached(Limit::AcceptBacklog, Some(conn.peer));
+                    conn.state().core.reset();
+                    self.enqueue(conn);
+                }
             }
         }
         if let Some(error) = closed {
@@ -205,9 +215,7 @@ impl Driver {
                 self.shared.net.emit(Event::UtpClosed { peer: conn.peer, reason: reason.to_owned() });
             }
             let mut inner = self.shared.inner();
-            if !established && !initiator {
-                inner.half_open -= 1;
-            }
+            inner.half_open.remove(&conn.serial);
             if narrow {
                 inner.remember_narrow_path(conn.peer);
             }

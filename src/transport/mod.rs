@@ -7,15 +7,17 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
+use crate::limits::{Limit, LimitCounts};
 use crate::net::{Net, UdpSocket};
 
 mod config;
+mod cookie;
 mod driver;
 mod receive;
 mod shared;
@@ -32,6 +34,10 @@ pub const DATAGRAM_BACKLOG: usize = 1024;
 
 /// How many datagrams may wait to be sent; more are dropped and counted.
 pub const DATAGRAM_QUEUE: usize = 1024;
+
+/// The longest datagram that is not µTP that subscribers are given, in bytes: longer than any path without jumbo frames
+/// carries in one piece. Longer ones are dropped and counted.
+pub const MAX_MESSAGE: usize = 2048;
 
 /// Why an [`Endpoint`] refuses a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -97,6 +103,14 @@ impl Endpoint {
         Ok(Self { handle: Arc::new(Handle { shared, buffer_sizes }) })
     }
 
+    /// Binds to a port on every IPv4 address, with the default settings; port 0 asks for any free one.
+    ///
+    /// # Errors
+    /// As those of [`bind`](Self::bind).
+    pub fn listen(net: &Net, port: u16) -> io::Result<Self> {
+        Self::bind(net, SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), EndpointConfig::default())
+    }
+
     /// The settings that it was bound with.
     pub fn config(&self) -> &EndpointConfig {
         &self.handle.shared.config
@@ -150,7 +164,12 @@ impl Endpoint {
             {
                 let mut inner = shared.inner();
                 if let Some(conn) = inner.backlog.pop_front() {
+                    let window = inner.config_for(conn.peer, &shared.config).window();
                     drop(inner);
+                    let update = conn.state().core.open_window(window);
+                    if update {
+                        shared.changed(&conn);
+                    }
                     return Some(UtpStream::new(shared.clone(), conn));
                 }
                 if inner.closing || inner.ended {
@@ -166,7 +185,8 @@ impl Endpoint {
         let mut inner = self.handle.shared.inner();
         if inner.outgoing.len() >= DATAGRAM_QUEUE || inner.ended {
             inner.dropped_datagrams += 1;
-            return;
+            drop(inner);
+            return self.limits().reached(Limit::DatagramQueue, None);
         }
         inner.outgoing.push_back((to, payload));
         drop(inner);
@@ -176,6 +196,11 @@ impl Endpoint {
     /// How many datagrams [`send_datagram`](Self::send_datagram) has dropped.
     pub fn dropped_datagrams(&self) -> u64 {
         self.handle.shared.inner().dropped_datagrams
+    }
+
+    /// How often peers have reached which limit, of the endpoint and of what is on it.
+    pub fn limits(&self) -> &Arc<LimitCounts> {
+        &self.handle.shared.limits
     }
 
     /// How many datagrams looked like µTP and were malformed; they were dropped.

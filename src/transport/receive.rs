@@ -11,11 +11,12 @@ use bytes::Bytes;
 
 use super::driver::Driver;
 use super::shared::{Conn, Key};
-use super::{DATAGRAM_QUEUE, Datagram};
+use super::{DATAGRAM_QUEUE, Datagram, MAX_MESSAGE};
 use crate::event::Event;
+use crate::limits::Limit;
 use crate::net::RecvMeta;
-use crate::utp::Connection;
 use crate::utp::wire::{Kind, Repr, is_utp};
+use crate::utp::{Batch, Connection, Seq};
 
 /// How many buffers are received into at once.
 pub(super) const BUFFERS: usize = 8;
@@ -26,6 +27,9 @@ pub(super) const BYTES_PER_SEGMENT: usize = 2048;
 impl Driver {
     /// Receives one batch. `false` where there was none.
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        if self.pause.poll_over(cx).is_pending() {
+            return false;
+        }
         let mut meta = [RecvMeta::default(); BUFFERS];
         let mut storage = std::mem::take(&mut self.buffers);
         let size = storage.len() / BUFFERS;
@@ -33,13 +37,22 @@ impl Driver {
         let mut slices: [IoSliceMut<'_>; BUFFERS] =
             std::array::from_fn(|_| chunks.next().unwrap_or_else(|| IoSliceMut::new(&mut [])));
         let received = match self.socket.poll_recv(cx, &mut slices, &mut meta) {
-            Poll::Pending => None,
-            // An error speaks of a datagram sent earlier (unreachable): timeouts deal with that.
+            Poll::Pending => {
+                self.pause.passed();
+                None
+            }
+            // An error mostly speaks of a datagram sent earlier (unreachable): timeouts deal with that.
             Poll::Ready(Err(error)) => {
                 tracing::debug!(%error, "receiving");
+                if self.pause.failed() {
+                    self.shared.limits.reached(Limit::ReceiveErrors, None);
+                }
                 Some(0)
             }
-            Poll::Ready(Ok(count)) => Some(count),
+            Poll::Ready(Ok(count)) => {
+                self.pause.passed();
+                Some(count)
+            }
         };
         let mut last = None;
         for (buffer, meta) in storage.chunks_exact(size).zip(&meta).take(received.unwrap_or(0)) {
@@ -56,6 +69,9 @@ impl Driver {
     }
 
     fn on_message(&mut self, from: SocketAddr, payload: &[u8]) {
+        if payload.len() > MAX_MESSAGE {
+            return self.shared.limits.reached(Limit::DatagramSize, Some(from));
+        }
         if self.shared.datagrams.receiver_count() > 0 {
             // No receiver in the meantime is no error of ours.
             let _ = self.shared.datagrams.send(Datagram { from, payload: Bytes::copy_from_slice(payload) });
@@ -96,7 +112,7 @@ impl Driver {
                         self.deliver(now, &conn, &packet);
                         *last = Some((key, conn));
                     }
-                    None => self.refuse(now, from, &packet),
+                    None => self.on_unknown(now, from, &packet),
                 }
             }
         }
@@ -143,28 +159,80 @@ impl Driver {
             drop(state);
             self.settle(now, &conn);
         }
-        let config = &self.shared.config;
-        let mut inner = self.shared.inner();
-        if inner.closing
-            || inner.unheld
-            || inner.connections.len() >= config.max_connections
-            || inner.half_open >= config.max_half_open
-            || inner.backlog.len() >= config.accept_backlog
-        {
-            return;
+        let initial = self.shared.inner().cookies.number(now, from, syn);
+        if let Some(conn) = self.admit(now, from, syn, initial) {
+            self.queue.push_back(conn);
         }
-        let initial = inner.random_seq();
-        let core = Connection::accept(now, inner.config_for(from, config), syn, initial);
-        inner.half_open += 1;
-        let conn = inner.add(from, core, true);
-        drop(inner);
-        self.queue.push_back(conn);
+    }
+
+    /// Makes a connection for a SYN where the limits allow it; a half-open one may have to go for it.
+    fn admit(&mut self, now: Instant, from: SocketAddr, syn: &Repr<'_>, initial: Seq) -> Option<Arc<Conn>> {
+        let shared = Arc::clone(&self.shared);
+        let config = &shared.config;
+        let mut inner = shared.inner();
+        if inner.closing || inner.unheld {
+            return None;
+        }
+        let reached = if inner.of_source(from.ip()) >= config.max_connections_per_source {
+            Some(Limit::ConnectionsPerSource)
+        } else if inner.half_open.len() >= config.max_half_open {
+            Some(Limit::HalfOpen)
+        } else if inner.connections.len() >= config.max_connections {
+            Some(Limit::Connections)
+        } else {
+            None
+        };
+        if let Some(limit) = reached {
+            let oldest = match limit {
+                Limit::ConnectionsPerSource => inner.half_open.values().find(|conn| conn.peer.ip() == from.ip()),
+                _ => inner.half_open.values().next(),
+            };
+            let oldest = oldest.cloned();
+            drop(inner);
+            shared.limits.reached(limit, Some(from));
+            self.forget(now, &oldest?);
+            inner = shared.inner();
+        }
+        let window = config.unaccepted_window;
+        let core = Connection::accept(now, inner.config_for(from, config).at_most(window), syn, initial);
+        Some(inner.add(from, core, true))
+    }
+
+    /// Forgets a half-open connection without a word to its peer, who may not even know of it.
+    fn forget(&mut self, now: Instant, conn: &Arc<Conn>) {
+        let mut answer = Vec::new();
+        {
+            let mut state = conn.state();
+            // Its SYN-ACK may not have gone out yet; without it the peer could not go on.
+            state.core.poll_transmit(now, Batch::SINGLE, &mut answer);
+            state.core.supersede();
+        }
+        self.settle(now, conn);
+        if !answer.is_empty() {
+            let mut inner = self.shared.inner();
+            if inner.outgoing.len() < DATAGRAM_QUEUE {
+                inner.outgoing.push_back((conn.peer, answer.into()));
+            }
+        }
+        let time = self.shared.config.utp.connecting();
+        self.shared.inner().cookies.forgot(now, time);
+    }
+
+    /// A packet of no connection that is known: of a forgotten one, which it brings back, or of none.
+    fn on_unknown(&mut self, now: Instant, from: SocketAddr, packet: &Repr<'_>) {
+        let syn = self.shared.inner().cookies.syn_of(now, from, packet);
+        let Some(seq) = syn else { return self.refuse(now, from, packet) };
+        let syn = Repr { kind: Kind::Syn, connection_id: packet.connection_id.wrapping_sub(1), seq, ..*packet };
+        if let Some(conn) = self.admit(now, from, &syn, packet.ack + 1) {
+            conn.state().core.handle_datagram(now, packet);
+            self.queue.push_back(conn);
+        }
     }
 
     /// BEP 29: a packet of an unknown connection is answered with a RESET, but not for ever.
     fn refuse(&mut self, now: Instant, from: SocketAddr, packet: &Repr<'_>) {
         if !self.resets.allows(now, from, packet.connection_id, packet.seq) {
-            return;
+            return self.shared.limits.reached(Limit::Resets, Some(from));
         }
         let mut inner = self.shared.inner();
         if inner.outgoing.len() < DATAGRAM_QUEUE {

@@ -16,7 +16,9 @@ use futures_util::task::AtomicWaker;
 use rand::RngExt;
 use tokio::sync::{Notify, broadcast};
 
+use super::cookie::Cookies;
 use super::{DATAGRAM_BACKLOG, Datagram, EndpointConfig, EndpointError, UtpStream};
+use crate::limits::LimitCounts;
 use crate::net::{Net, Rng};
 use crate::utp::config::MIN_DATAGRAM;
 use crate::utp::{Config, Connection, Seq};
@@ -36,6 +38,7 @@ pub(super) struct Shared {
     pub(super) net: Net,
     pub(super) local: SocketAddr,
     pub(super) config: EndpointConfig,
+    pub(super) limits: Arc<LimitCounts>,
     pub(super) driver: AtomicWaker,
     pub(super) accepted: Notify,
     pub(super) ended: Notify,
@@ -45,8 +48,11 @@ pub(super) struct Shared {
 
 pub(super) struct Inner {
     pub(super) connections: BTreeMap<Key, Arc<Conn>>,
-    /// Peers' connections whose handshake is not complete.
-    pub(super) half_open: usize,
+    /// Peers' connections whose handshake is not complete, oldest first.
+    pub(super) half_open: BTreeMap<u64, Arc<Conn>>,
+    /// How many connections peers have opened from each address.
+    sources: BTreeMap<IpAddr, usize>,
+    pub(super) cookies: Cookies,
     pub(super) backlog: VecDeque<Arc<Conn>>,
     /// Connections that a stream has changed.
     pub(super) changed: Vec<Arc<Conn>>,
@@ -69,6 +75,8 @@ pub(super) struct Conn {
     pub(super) peer: SocketAddr,
     /// Distinguishes timers that are due at the same time, in the order of the connections' making.
     pub(super) serial: u64,
+    /// Whether the peer has opened it.
+    theirs: bool,
     /// Whether it waits to be looked at by the driver already.
     pub(super) queued: AtomicBool,
     state: Mutex<ConnState>,
@@ -90,7 +98,9 @@ impl Shared {
         let rng = net.rng("utp");
         let inner = Inner {
             connections: BTreeMap::new(),
-            half_open: 0,
+            half_open: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            cookies: Cookies::new(now(), &mut net.rng("transport cookies")),
             backlog: VecDeque::new(),
             changed: Vec::new(),
             outgoing: VecDeque::new(),
@@ -103,10 +113,12 @@ impl Shared {
             unheld: false,
             ended: false,
         };
+        let limits = Arc::new(LimitCounts::new(&net));
         Self {
             net,
             local,
             config,
+            limits,
             driver: AtomicWaker::new(),
             accepted: Notify::new(),
             ended: Notify::new(),
@@ -154,21 +166,42 @@ impl Inner {
     pub(super) fn add(&mut self, peer: SocketAddr, core: Connection, queued: bool) -> Arc<Conn> {
         self.next_serial += 1;
         let key = (peer, core.receive_id());
+        let theirs = !core.is_initiator();
         let state = ConnState { core, reader: None, writer: None, shutter: None, dropped: false, armed: None };
         let conn = Arc::new(Conn {
             peer,
             serial: self.next_serial,
+            theirs,
             queued: AtomicBool::new(queued),
             state: Mutex::new(state),
         });
         self.connections.insert(key, conn.clone());
+        if theirs {
+            *self.sources.entry(peer.ip()).or_default() += 1;
+            self.half_open.insert(conn.serial, conn.clone());
+        }
         conn
+    }
+
+    /// How many connections peers have opened from an address.
+    pub(super) fn of_source(&self, source: IpAddr) -> usize {
+        self.sources.get(&source).copied().unwrap_or(0)
     }
 
     /// Takes a connection out, unless another has taken its place.
     pub(super) fn remove(&mut self, key: Key, conn: &Arc<Conn>) {
         if self.connections.get(&key).is_some_and(|found| Arc::ptr_eq(found, conn)) {
             self.connections.remove(&key);
+            self.half_open.remove(&conn.serial);
+            let ip = conn.peer.ip();
+            if conn.theirs
+                && let Some(count) = self.sources.get_mut(&ip)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.sources.remove(&ip);
+                }
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::config::MIN_DATAGRAM;
 use super::congestion::Ack;
-use super::connection::{Connection, Event, Phase};
+use super::connection::{CONFIRM_RETRY, Connection, Event, Phase};
 use super::error::Error;
 use super::receive::{Receiver, Taken};
 use super::wire::{Kind, Repr};
@@ -41,6 +41,7 @@ impl Connection {
         self.pending.ack = true;
         self.establish();
         self.on_packet(now, packet);
+        self.confirm_at = Some(now + CONFIRM_RETRY);
     }
 
     fn establish(&mut self) {
@@ -57,6 +58,7 @@ impl Connection {
         }
         if let Phase::SynReceived { .. } = self.phase {
             self.note_timestamp(now, packet);
+            self.credit += packet.len();
             self.pending.syn_ack = true;
         }
     }
@@ -81,6 +83,10 @@ impl Connection {
             return;
         }
         if let Phase::SynReceived { .. } = self.phase {
+            // Nothing of ours was sent that could be acked: any other number is a guess, and proves no address.
+            if packet.ack != self.syn_ack_seq - 1 {
+                return;
+            }
             self.pending.syn_ack = false;
             self.establish();
         }
@@ -88,24 +94,30 @@ impl Connection {
         self.note_timestamp(now, packet);
         self.on_ack(now, packet);
         match packet.kind {
-            Kind::Data | Kind::Fin => match self.receiver.take(packet.seq, packet.payload, packet.kind == Kind::Fin) {
-                Taken::Ignored => {}
-                Taken::InOrder => {
-                    self.pending.ack = true;
-                    if self.receiver.is_readable() {
-                        self.tell(Event::Readable);
+            Kind::Data | Kind::Fin => {
+                self.confirm_at = None;
+                match self.receiver.take(packet.seq, packet.payload, packet.kind == Kind::Fin) {
+                    Taken::Ignored => {}
+                    Taken::InOrder => {
+                        self.pending.ack = true;
+                        if self.receiver.is_readable() {
+                            self.tell(Event::Readable);
+                        }
                     }
+                    Taken::Noted | Taken::Full => self.pending.ack = true,
                 }
-                Taken::Noted | Taken::Full => self.pending.ack = true,
-            },
+            }
             _ => self.on_repeated_syn_ack(packet),
         }
         self.check_end(now);
     }
 
-    /// The acceptor repeats its SYN-ACK until it hears from us: our first packet was lost.
+    /// The SYN was repeated, or the acceptor repeats its SYN-ACK by itself, as others may: our first packet was lost.
     fn on_repeated_syn_ack(&mut self, packet: &Repr<'_>) {
         let repeated = packet.ack == self.syn_seq && packet.seq == self.syn_ack_seq;
+        if !repeated {
+            self.confirm_at = None;
+        }
         if self.initiator && repeated && self.receiver.is_untouched() && self.sender.first_unacked() == self.syn_seq + 1
         {
             self.pending.ack = true;
@@ -149,8 +161,8 @@ impl Connection {
             self.rtt.progress();
             // RFC 6298, 5.2 and 5.3.
             self.retransmit_at = None;
-            self.probe_tail_at = None;
-            self.tail_probed = false;
+            self.probe_ack_at = None;
+            self.ack_probes = 0;
             if self.sender.has_outstanding() {
                 self.arm_retransmission(now);
             }

@@ -109,6 +109,22 @@ impl Config {
         self
     }
 
+    /// With a receive window of at most `bytes`.
+    pub(crate) fn at_most(mut self, bytes: usize) -> Self {
+        self.receive_window = self.receive_window.min(bytes.max(MIN_DATAGRAM));
+        self
+    }
+
+    /// The receive window.
+    pub(crate) fn window(&self) -> usize {
+        self.receive_window
+    }
+
+    /// The connect timeout.
+    pub(crate) fn connecting(&self) -> Duration {
+        self.connect_timeout
+    }
+
     pub(super) fn max_payload(&self) -> usize {
         self.max_datagram - HEADER_LEN
     }

@@ -18,6 +18,11 @@ pub(super) const SYN_RETRY: Duration = Duration::from_millis(250);
 /// How long a SYN-ACK waits for a sign that it arrived before it is repeated; doubles each time.
 pub(super) const SYN_ACK_RETRY: Duration = Duration::from_secs(1);
 
+/// How long the initiator waits for a word of the acceptor before it says again that it got the SYN-ACK, and how often
+/// it does; the pause doubles each time. The acceptor does not ask: it owes an unproven address no more than it got.
+pub(super) const CONFIRM_RETRY: Duration = Duration::from_secs(1);
+pub(super) const CONFIRMATIONS: u32 = 3;
+
 /// After how many SYNs with one connection id another is tried: libutp answers each id only once, so where its
 /// answer is lost only a new id brings another.
 pub(super) const SYNS_BEFORE_REDIAL: u32 = 3;
@@ -63,10 +68,15 @@ pub struct Connection {
     /// The timestamp of the packet that `peer_window` was taken from: older ones must not shrink it.
     pub(super) window_stamp: Option<u32>,
     pub(super) pending: Pending,
+    /// Bytes that a half-open connection's peer has sent us more than we have sent there.
+    pub(super) credit: usize,
+    /// When the initiator confirms once more, and how often it did.
+    pub(super) confirm_at: Option<Instant>,
+    pub(super) confirmed: u32,
     pub(super) retransmit_at: Option<Instant>,
-    /// When the last packet is sent again to draw an ack, and whether it was since the last one.
-    pub(super) probe_tail_at: Option<Instant>,
-    pub(super) tail_probed: bool,
+    /// When the first unacked packet is sent again to draw an ack, and how often it was since the last one.
+    pub(super) probe_ack_at: Option<Instant>,
+    pub(super) ack_probes: u32,
     /// Since when packets are out and none was acked.
     pub(super) stalled_since: Instant,
     pub(super) probe_at: Option<Instant>,
@@ -148,6 +158,7 @@ impl Connection {
         this.syn_ack_seq = initial;
         this.sender.set_peer_window(syn.window as usize);
         this.note_timestamp(now, syn);
+        this.credit = syn.len();
         this.pending.syn_ack = true;
         this
     }
@@ -173,9 +184,12 @@ impl Connection {
             reply_delay: 0,
             window_stamp: None,
             pending: Pending::default(),
+            credit: 0,
+            confirm_at: None,
+            confirmed: 0,
             retransmit_at: None,
-            probe_tail_at: None,
-            tail_probed: false,
+            probe_ack_at: None,
+            ack_probes: 0,
             stalled_since: now,
             probe_at: None,
             probes: 0,
@@ -305,6 +319,13 @@ impl Connection {
         }
     }
 
+    /// Raises the receive window. `true` where the peer should hear of it at once: it has used up the old one.
+    pub fn open_window(&mut self, bytes: usize) -> bool {
+        let update = self.receiver.grow(bytes) && self.phase == Phase::Established;
+        self.pending.ack |= update;
+        update
+    }
+
     /// Sends a FIN after everything that was written. Reading goes on.
     pub fn finish(&mut self) {
         self.sender.finish();
@@ -322,7 +343,8 @@ impl Connection {
     /// ends within [`Config::linger`].
     pub fn orphan(&mut self, now: Instant) {
         if self.is_half_open() {
-            return self.reset();
+            // An unproven address gets no more than it has sent.
+            return if self.initiator { self.reset() } else { self.close(Some(Error::Aborted)) };
         }
         self.orphan_until.get_or_insert(now + self.config.linger);
         self.receiver.discard();
@@ -406,8 +428,9 @@ impl Connection {
 
     fn stop_timers(&mut self) {
         self.retransmit_at = None;
-        self.probe_tail_at = None;
+        self.probe_ack_at = None;
         self.probe_at = None;
+        self.confirm_at = None;
     }
 }
 

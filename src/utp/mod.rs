@@ -36,6 +36,6 @@ pub use config::Config;
 pub use connection::{Connection, Event};
 pub use error::Error;
 pub use ledbat::Ledbat;
-pub use reset::ResetLimiter;
+pub use reset::{MAX_RESETS, ResetLimiter};
 pub use seq::Seq;
 pub use transmit::{Batch, Transmit};

@@ -97,6 +97,14 @@ impl Receiver {
         !self.finished && self.window().saturating_sub(self.advertised) >= (self.capacity / 4).max(1)
     }
 
+    /// Makes room for more. `true` where the peer has so little left that it should hear of it unasked.
+    pub(super) fn grow(&mut self, capacity: usize) -> bool {
+        let pressed = self.advertised < self.capacity / 2;
+        let grown = capacity > self.capacity;
+        self.capacity = self.capacity.max(capacity);
+        grown && pressed
+    }
+
     /// Throws away what was received and all that will be: there is no reader any more.
     pub(super) fn discard(&mut self) {
         self.discarding = true;

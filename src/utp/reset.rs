@@ -9,8 +9,8 @@ use super::seq::Seq;
 /// For how long the same packet gets no second RESET.
 const MEMORY: Duration = Duration::from_secs(10);
 
-/// How many RESETs are sent in that time at most; what comes beyond goes unanswered.
-const MAX_RESETS: usize = 1000;
+/// How many RESETs are sent in 10 s at most; what comes beyond goes unanswered.
+pub const MAX_RESETS: usize = 1000;
 
 type Key = (SocketAddr, u16, u16);
 

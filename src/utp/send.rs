@@ -42,6 +42,8 @@ pub(super) struct Sender {
     peer_window: usize,
     /// One packet may go beyond the peer's window.
     probe: bool,
+    /// One packet may go beyond the congestion window.
+    ack_probe: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +117,7 @@ impl Sender {
             fin: Fin::Open,
             peer_window: 0,
             probe: false,
+            ack_probe: false,
         }
     }
 
@@ -199,7 +202,7 @@ impl Sender {
 
     /// The next packet, if `congestion_window` and the peer's window let one go. Lost ones go first.
     pub(super) fn next(&self, congestion_window: usize) -> Option<Outgoing> {
-        let fits = |len: usize| self.in_flight == 0 || self.in_flight + len <= congestion_window;
+        let fits = |len: usize| self.in_flight == 0 || self.ack_probe || self.in_flight + len <= congestion_window;
         if self.lost > 0 {
             let index = (self.lost_from..self.packets.len()).find(|i| self.packets[*i].state == State::Lost)?;
             let packet = &self.packets[index];
@@ -261,6 +264,7 @@ impl Sender {
             self.lost_from = packet.index + 1;
         }
         self.in_flight += packet.len;
+        self.ack_probe = false;
         let start = (self.packets[packet.index].at - self.acked_bytes) as usize;
         let (front, back) = self.buffer.as_slices();
         let end = start + packet.len;
@@ -392,18 +396,21 @@ impl Sender {
         }
     }
 
-    /// Has the last packet sent again, to draw an ack that tells which others are missing.
-    pub(super) fn probe_tail(&mut self) {
-        if self.lost > 0 {
-            return;
+    /// Has the first unacked packet sent again, to draw an ack that tells which others are missing: all that were sent
+    /// a round trip before it are.
+    ///
+    /// RFC 8985, 7.3 sends the last one instead. Its ack would have to tell of everything before it; libutp's selective
+    /// ack only tells of the 32 packets after the first that is missing.
+    pub(super) fn probe_ack(&mut self) {
+        let Some(first) = self.packets.front_mut() else { return };
+        if first.state == State::InFlight {
+            first.state = State::Lost;
+            self.in_flight -= first.len;
+            self.lost += 1;
         }
-        let last = self.packets.iter_mut().enumerate().rfind(|(_, packet)| packet.state == State::InFlight);
-        if let Some((index, packet)) = last {
-            packet.state = State::Lost;
-            self.in_flight -= packet.len;
-            self.lost = 1;
-            self.lost_from = index;
-        }
+        self.lost_from = 0;
+        // RFC 8985, 7.3: what is in flight may be lost without a sign, and then never makes room.
+        self.ack_probe = true;
     }
 
     /// The retransmission timer expired: everything that has not arrived counts as lost.
@@ -431,5 +438,47 @@ impl Sender {
 impl Sent {
     fn summary(&self) -> (usize, Instant, u64, u32) {
         (self.len, self.sent_at, self.order, self.times)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAYLOAD: usize = 1000;
+
+    /// Five packets out at once.
+    fn five_out(now: Instant) -> Sender {
+        let mut sender = Sender::new(Seq(0), 100 * PAYLOAD, PAYLOAD);
+        sender.set_peer_window(usize::MAX);
+        sender.write(&[0; 10 * PAYLOAD]);
+        while let Some(packet) = sender.next(5 * PAYLOAD) {
+            sender.send(now, packet, &mut Vec::new());
+        }
+        assert_eq!((sender.in_flight(), sender.next_seq()), (5 * PAYLOAD, Seq(5)));
+        sender
+    }
+
+    #[test]
+    fn rfc8985_a_probe_is_the_first_unacked_packet_and_heeds_no_congestion_window() {
+        let now = tokio::time::Instant::now().into_std();
+        let mut sender = five_out(now);
+        for _ in 0..2 {
+            assert_eq!(sender.next(2 * PAYLOAD), None, "what is in flight fills the window that a loss has halved");
+            sender.probe_ack();
+            let probe = sender.next(2 * PAYLOAD).expect("a probe");
+            assert_eq!((probe.seq, probe.len), (Seq(0), PAYLOAD));
+            sender.send(now, probe, &mut Vec::new());
+            assert_eq!(sender.in_flight(), 5 * PAYLOAD);
+        }
+        let mut rtt = Rtt::default();
+        rtt.sample(Duration::from_millis(1));
+        let later = now + Duration::from_millis(20);
+        sender.probe_ack();
+        sender.send(later, sender.next(2 * PAYLOAD).expect("a probe"), &mut Vec::new());
+        // The ack of the probe alone, as from a peer whose selective ack tells nothing.
+        let acked = sender.on_ack(later + Duration::from_millis(1), Seq(0), None, true, &rtt);
+        assert!(acked.loss, "those sent a round trip before it are lost");
+        assert_eq!(sender.next(2 * PAYLOAD).map(|packet| packet.seq), Some(Seq(1)));
     }
 }

@@ -2,12 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::connection::{Connection, Event, Phase, SYN_ACK_RETRY, SYN_RETRY, SYNS_BEFORE_REDIAL};
+use super::connection::{
+    CONFIRM_RETRY, CONFIRMATIONS, Connection, Event, Phase, SYN_ACK_RETRY, SYN_RETRY, SYNS_BEFORE_REDIAL,
+};
 use super::seq::Seq;
 use super::wire::{Extensions, HEADER_LEN, Kind, Repr};
 
 /// The longest pause between probes of a closed window: libutp's.
 const MAX_PROBE_PAUSE: Duration = Duration::from_secs(15);
+
+/// How many probes for an ack there are before the retransmission timer has its turn. RFC 8985, 7.2 has one: over a path
+/// that loses a tenth, a packet, its retransmission and the probe are lost together so often that the timer, at least
+/// 500 ms, is most of the time that a transfer takes.
+const MAX_ACK_PROBES: u32 = 3;
 
 /// How much one [`Connection::poll_transmit`] may give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,9 +49,10 @@ impl Connection {
             Phase::SynSent { retry_at, .. } | Phase::SynReceived { retry_at, .. } => Some(retry_at.min(connect_by)),
             Phase::Established => [
                 self.retransmit_at,
-                self.probe_tail_at,
+                self.probe_ack_at,
                 self.give_up_at(),
                 self.probe_at,
+                self.confirm_at,
                 self.keep_alive_at(),
                 self.config.idle_timeout.map(|timeout| self.last_received + timeout),
                 self.orphan_until,
@@ -104,15 +112,22 @@ impl Connection {
                     self.rtt.back_off();
                     // Armed again when the first of the lost packets goes out.
                     self.retransmit_at = None;
-                    self.probe_tail_at = None;
-                } else if due(self.probe_tail_at) {
-                    self.sender.probe_tail();
-                    self.probe_tail_at = None;
-                    self.tail_probed = true;
+                    self.probe_ack_at = None;
+                } else if due(self.probe_ack_at) {
+                    self.sender.probe_ack();
+                    self.probe_ack_at = None;
+                    self.ack_probes += 1;
                 }
                 if due(self.probe_at) {
                     self.probe_at = None;
                     self.sender.probe();
+                }
+                if due(self.confirm_at) {
+                    self.confirmed += 1;
+                    let again = self.confirmed < CONFIRMATIONS && !self.sender.has_outstanding();
+                    self.confirm_at = again.then(|| now + CONFIRM_RETRY * (1 << self.confirmed));
+                    // What is unacked is sent again by itself.
+                    self.pending.ack |= !self.sender.has_outstanding();
                 }
                 if due(self.keep_alive_at()) {
                     self.pending.keep_alive = true;
@@ -153,6 +168,8 @@ impl Connection {
                 }
                 let retry_at = now + SYN_ACK_RETRY * (1 << sent.min(16));
                 self.phase = Phase::SynReceived { sent: sent + 1, retry_at };
+                // The address may be forged. A SYN pays for one SYN-ACK, so that repeating it is the initiator's part.
+                self.credit = self.credit.checked_sub(HEADER_LEN)?;
                 let packet = Repr { seq: self.syn_ack_seq, ..self.header(now, Kind::State) };
                 Some(self.single(now, packet, out))
             }
@@ -202,11 +219,12 @@ impl Connection {
         Some(Transmit { datagrams, segment_size })
     }
 
-    /// RFC 6298, 5.1: the timer runs from the first packet out. RFC 8985, 7.2: the probe's from the last.
+    /// RFC 6298, 5.1: the timer runs from the first packet out. RFC 8985, 7.2: the probe's from the last. Each probe
+    /// waits twice as long as the one before.
     pub(super) fn arm_retransmission(&mut self, now: Instant) {
         self.retransmit_at.get_or_insert_with(|| now + self.rtt.timeout());
-        if !self.tail_probed {
-            self.probe_tail_at = self.rtt.probe_timeout().map(|timeout| now + timeout);
+        if self.ack_probes < MAX_ACK_PROBES {
+            self.probe_ack_at = self.rtt.probe_timeout().map(|timeout| now + timeout * (1 << self.ack_probes));
         }
     }
 

@@ -12,10 +12,12 @@ use grenache::net::{BoxFuture, HostNetwork, HttpClient, Net, Network, Rng, Task,
 use rand::SeedableRng;
 use tokio::sync::watch;
 
+pub(crate) mod bulk;
 pub(crate) mod fake_grape;
 pub(crate) mod grapes;
 pub(crate) mod http_table;
 pub(crate) mod refusing_node;
+pub(crate) mod relay;
 pub(crate) mod signed;
 pub(crate) mod streams;
 pub(crate) mod swarm;

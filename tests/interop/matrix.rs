@@ -1,21 +1,15 @@
 //! What worked with what, as a table.
 
-use std::panic::AssertUnwindSafe;
-
 use futures_util::future::FutureExt as _;
-use futures_util::stream::{self, StreamExt as _};
-use grenache::net::BoxFuture;
 
 use crate::grapes::{Kind, Ours, Theirs};
+use crate::table::{Cell, show};
 use crate::{links, nat, original, pairs};
 
 /// How many cells are tried at the same time.
 const AT_ONCE: usize = 6;
 
 const COLUMNS: [(Kind, Kind); 4] = [(Ours, Ours), (Ours, Theirs), (Theirs, Ours), (Theirs, Theirs)];
-
-/// What a cell shows.
-type Cell = BoxFuture<'static, &'static str>;
 
 struct Row {
     what: &'static str,
@@ -25,14 +19,14 @@ struct Row {
 /// A row whose check says what its cells show.
 macro_rules! says {
     ($what:literal, $check:path) => {
-        Row { what: $what, check: |one, other| Box::pin($check(one, other)) }
+        Row { what: $what, check: |one, other| Box::pin($check(one, other).map(str::to_owned)) }
     };
 }
 
 /// A row whose check only may fail.
 macro_rules! row {
     ($what:literal, $check:path) => {
-        Row { what: $what, check: |one, other| Box::pin($check(one, other).map(|()| "ok")) }
+        Row { what: $what, check: |one, other| Box::pin($check(one, other).map(|()| "ok".to_owned())) }
     };
 }
 
@@ -59,36 +53,13 @@ fn rows() -> Vec<Row> {
 
 #[tokio::test]
 #[ignore = "needs Node.js: npm ci --prefix tests/interop"]
-#[expect(clippy::print_stdout, reason = "the table is for release notes")]
 async fn each_works_with_each() {
     original::is_there();
-    let rows = rows();
-    let cells = rows.iter().flat_map(|row| COLUMNS.map(|(one, other)| (row.check)(one, other)));
-    // A cell that fails has said so, and the others are still of interest.
-    let cells = cells.map(|cell| AssertUnwindSafe(cell).catch_unwind().map(|shown| shown.unwrap_or("FAILED")));
-    let shown: Vec<_> = stream::iter(cells).buffered(AT_ONCE).collect().await;
     let name = |kind| if kind == Ours { "ours" } else { "theirs" };
-    let mut lines = vec![vec!["A → B".to_owned()]];
-    lines[0].extend(COLUMNS.map(|(one, other)| format!("{} → {}", name(one), name(other))));
-    for (row, cells) in rows.iter().zip(shown.chunks(COLUMNS.len())) {
-        lines.push([row.what].iter().chain(cells).map(ToString::to_string).collect());
-    }
-    println!("\n{}", markdown(&lines));
-    assert!(!shown.contains(&"FAILED"), "not all of it works: see above");
-}
-
-/// A table whose first line is its head.
-fn markdown(lines: &[Vec<String>]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
-    let mut text = String::new();
-    for (n, line) in lines.iter().enumerate() {
-        line.iter().zip(&widths).for_each(|(cell, width)| text += &format!("| {cell:width$} "));
-        text += "|\n";
-        if n == 0 {
-            widths.iter().for_each(|width| text += &format!("|{:-<1$}", "", width + 2));
-            text += "|\n";
-        }
-    }
-    text
+    let columns = COLUMNS.map(|(one, other)| format!("{} → {}", name(one), name(other)));
+    let rows = rows().into_iter().map(|row| {
+        let cells = COLUMNS.map(|(one, other)| (row.check)(one, other));
+        (row.what.to_owned(), cells.into())
+    });
+    show("A → B", &columns, rows.collect(), AT_ONCE).await;
 }

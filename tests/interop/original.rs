@@ -77,7 +77,7 @@ pub(crate) fn is_there() {
 }
 
 /// A file of an npm package.
-fn package(file: &str) -> PathBuf {
+pub(crate) fn package(file: &str) -> PathBuf {
     let path = folder().join("node_modules").join(file);
     assert!(path.exists(), "the npm packages of the interop tests are missing: run `npm ci --prefix tests/interop`");
     path

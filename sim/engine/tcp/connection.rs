@@ -228,6 +228,11 @@ impl Connection {
         }
     }
 
+    /// Whether its stream was not dropped.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// The stream was dropped. What was written is still delivered, unless something was left unread: then the peer
     /// gets the returned reset (RFC 9293, 3.6.1; RFC 2525, 2.17).
     pub(crate) fn release(&mut self, now_ns: u64) -> Option<Segment> {

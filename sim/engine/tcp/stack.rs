@@ -72,6 +72,11 @@ impl Stack {
         }
     }
 
+    /// How many listeners and connections are held by a program or wait to be accepted.
+    pub(crate) fn sockets(&self) -> usize {
+        self.connections.values().filter(|entry| entry.connection.is_held()).count() + self.listeners.len()
+    }
+
     /// What is to be done now.
     pub(crate) fn drain(&mut self) -> Effects {
         std::mem::take(&mut self.effects)

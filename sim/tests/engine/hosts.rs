@@ -56,8 +56,10 @@ fn a_crash_drops_every_task_and_socket_and_tells_nobody() {
         let stream = world.network("a").connect_tcp(address("203.0.113.2:80")).await.unwrap();
         let accepted = listener.accept().await.unwrap();
         assert_eq!(alive.load(SeqCst), 6);
+        let live = world.live("b");
+        assert_eq!((live.tasks, live.udp_sockets, live.tcp_sockets), (6, 1, 2));
         world.crash("b");
-        assert!(!world.is_up("b"));
+        assert!(!world.is_up("b") && world.live("b").is_nothing());
         sleep(ms(1)).await;
         assert_eq!(alive.load(SeqCst), 0);
         drop((accepted, listener));

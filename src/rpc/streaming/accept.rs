@@ -12,9 +12,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
 use super::body::{incoming, outgoing};
-use super::carry::{Call, Incoming, Limits, Outgoing, Report, carry};
+use super::carry::{Call, Incoming, Limits, Outgoing, carry};
 use super::error::StreamError;
 use super::frame::{Kind, read_header, read_payload};
+use super::report::Report;
 use super::server::{StreamReplier, StreamRequest, Taker};
 use super::{ASK, BUSY, StreamConfig, YES};
 use crate::event::Event;
@@ -87,7 +88,10 @@ impl Drop for Place {
 
 /// Runs a connection to its end, as what its first bytes say that it is.
 pub(in crate::rpc) async fn route(shared: Arc<Shared>, mut stream: UtpStream, from: SocketAddr) {
-    match timeout(shared.idle_timeout(), first_bytes(&mut stream)).await {
+    let Some(_inside) = shared.gate().enter() else { return };
+    let first = timeout(shared.idle_timeout(), first_bytes(&mut stream));
+    let Some(first) = shared.gate().unless_closed(first).await else { return };
+    match first {
         Ok(Ok(First::Plain(first))) => Connection::run(shared, Begun { first, rest: stream }, from).await,
         Ok(Ok(First::Asks)) => {
             let offer = shared.offers().current().clone();

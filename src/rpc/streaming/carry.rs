@@ -1,21 +1,24 @@
 //! Carries a streamed call over its connection: frames in, frames out, and who has to know how it ends.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::OnceLock;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{oneshot, watch};
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::body::{DROPPED, Intent, Sink, Source};
 use super::error::StreamError;
 use super::frame::{HEADER, Header, Kind, abort, frame, read_header, read_payload};
-use crate::event::Event;
-use crate::net::Net;
+use super::report::Report;
 use crate::rpc::error::RpcError;
 use crate::rpc::message::ReplyMessage;
 use crate::transport::UtpStream;
@@ -83,45 +86,7 @@ impl Progress {
     }
 }
 
-/// Tells the end of a streamed call, whatever way it ends.
-#[derive(Debug)]
-pub(super) struct Report {
-    net: Net,
-    rid: String,
-    peer: SocketAddr,
-    sent: u64,
-    received: u64,
-    error: Option<String>,
-}
-
-impl Report {
-    /// Tells the start now, and the end when it is dropped.
-    pub(super) fn start(net: &Net, rid: &str, key: &str, peer: SocketAddr, initiator: bool) -> Self {
-        net.emit(Event::StreamStarted { rid: rid.to_owned(), key: key.to_owned(), peer, initiator });
-        let error = Some(StreamError::gone().to_string());
-        Self { net: net.clone(), rid: rid.to_owned(), peer, sent: 0, received: 0, error }
-    }
-
-    /// Ends a call that failed before it was carried.
-    pub(super) fn failed(mut self, error: &RpcError) {
-        self.error = Some(error.to_string());
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        self.net.emit(Event::StreamEnded {
-            rid: std::mem::take(&mut self.rid),
-            peer: self.peer,
-            sent: self.sent,
-            received: self.received,
-            error: self.error.take(),
-        });
-    }
-}
-
 /// Runs until both bodies have ended, or the call has failed: then its connection is reset.
-#[expect(clippy::disallowed_macros, reason = "in a fixed order")]
 pub(super) async fn carry(call: Call) {
     let Call { stream, mut outgoing, mut incoming, limits, mut report } = call;
     let progress = watch::Sender::new(Progress {
@@ -139,19 +104,30 @@ pub(super) async fn carry(call: Call) {
     let reader_gone = incoming.body.gone.take();
     let writer_gone = outgoing.body.gone.take();
     let intent = outgoing.body.intent.clone();
-    let outcome = tokio::select! {
-        biased;
-        () = carrier.until(Progress::is_complete) => Ok(()),
-        error = carrier.read(&mut reader, &mut incoming) => Err(error),
-        error = carrier.write(&mut writer, &mut outgoing) => Err(error),
-        () = carrier.farewell(reader_gone, writer_gone, || matches!(intent.get(), Some(Intent::End))) => {
-            Err(StreamError::Aborted(format!("dropped on this side, and not ended by the peer for {FAREWELL:?}")))
-        }
+    let outcome = {
+        let mut complete = pin!(carrier.until(Progress::is_complete));
+        let mut reading = pin!(carrier.read(&mut reader, &mut incoming));
+        let mut writing = pin!(carrier.write(&mut writer, &mut outgoing));
+        let mut farewell = pin!(carrier.farewell(reader_gone, writer_gone, &intent));
+        // In this order, so that a run repeats; an end comes before what follows it on the connection.
+        poll_fn(|cx| {
+            if complete.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            if let Poll::Ready(error) = reading.as_mut().poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            if let Poll::Ready(error) = writing.as_mut().poll(cx) {
+                return Poll::Ready(Err(error));
+            }
+            farewell.as_mut().poll(cx).map(Err)
+        })
+        .await
     };
     {
         let progress = progress.borrow();
-        (report.sent, report.received) = (progress.bytes_sent, progress.bytes_received);
-        report.error = progress.trouble.as_ref().or(outcome.as_ref().err()).map(ToString::to_string);
+        report.counted(progress.bytes_sent, progress.bytes_received);
+        report.ended(progress.trouble.as_ref().or(outcome.as_ref().err()));
     }
     if let Err(error) = outcome {
         if let Some(head) = incoming.head.take() {
@@ -214,7 +190,6 @@ impl Carrier<'_> {
         let headless = incoming.head.is_some();
         let received = self.progress.borrow().received;
         let header = self.owed(headless, read_header(reader, self.limits.max_head)).await?;
-        self.moved(|_| {});
         match header.kind {
             Kind::Head if headless => {
                 let text = self.owed(headless, read_payload(reader, header)).await?;
@@ -263,6 +238,8 @@ impl Carrier<'_> {
                 return Err(StreamError::Truncated);
             }
             left -= len;
+            // What is thrown away comes without a wait, and would keep this task from its other half.
+            consume_budget().await;
             self.moved(|progress| progress.bytes_received += len as u64);
             // What nobody reads is thrown away, until the peer has heard that.
             if let Some(pipe) = &mut incoming.body.pipe
@@ -277,7 +254,6 @@ impl Carrier<'_> {
     }
 
     /// Waits for what the peer sends next, for as long as it owes something.
-    #[expect(clippy::disallowed_macros, reason = "in a fixed order")]
     async fn owed<T>(
         &self,
         headless: bool,
@@ -305,11 +281,10 @@ impl Carrier<'_> {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! {
-                biased;
-                result = &mut work => return result,
-                _ = steps.changed() => {}
-                error = expired => if let Some(error) = error { return Err(error) },
+            match select(work.as_mut(), select(pin!(steps.changed()), pin!(expired))).await {
+                Either::Left((result, _)) => return result,
+                Either::Right((Either::Right((Some(error), _)), _)) => return Err(error),
+                Either::Right(_) => {}
             }
         }
     }
@@ -325,7 +300,6 @@ impl Carrier<'_> {
         }
     }
 
-    #[expect(clippy::disallowed_macros, reason = "in a fixed order")]
     async fn write_frame<W: AsyncWrite + Unpin>(
         &self,
         writer: &mut W,
@@ -342,12 +316,20 @@ impl Carrier<'_> {
                 (None, None) => std::future::pending().await,
             }
         };
-        let next = tokio::select! {
-            biased;
-            () = self.until(|p| p.unread && !p.received), if !*stop_sent => Next::Stop,
-            () = self.until(|p| p.stopped), if open => Next::Stopped,
-            next = next, if open => next,
-            () = std::future::pending() => return Ok(()),
+        let next = {
+            let mut unread = pin!(self.until(|p| p.unread && !p.received));
+            let mut stopped = pin!(self.until(|p| p.stopped));
+            let mut next = pin!(next);
+            poll_fn(|cx| {
+                if !*stop_sent && unread.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::Stop);
+                }
+                if open && stopped.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::Stopped);
+                }
+                if open { next.as_mut().poll(cx) } else { Poll::Pending }
+            })
+            .await
         };
         match next {
             Next::Stop => {
@@ -415,8 +397,8 @@ impl Carrier<'_> {
         &self,
         reader_gone: Option<oneshot::Receiver<Infallible>>,
         writer_gone: Option<oneshot::Receiver<Infallible>>,
-        ended: impl Fn() -> bool,
-    ) {
+        intent: &OnceLock<Intent>,
+    ) -> StreamError {
         if let Some(gone) = reader_gone {
             let _ = gone.await;
         }
@@ -424,10 +406,11 @@ impl Carrier<'_> {
         if let Some(gone) = writer_gone {
             let _ = gone.await;
         }
-        if ended() {
+        if matches!(intent.get(), Some(Intent::End)) {
             self.until(|p| p.sent.is_some()).await;
         }
         sleep(FAREWELL).await;
+        StreamError::Aborted(format!("dropped on this side, and not ended by the peer for {FAREWELL:?}"))
     }
 }
 

@@ -11,9 +11,10 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::{BodyReader, BodyWriter, incoming, outgoing};
-use super::carry::{Call, Incoming, Limits, Outgoing, Report, carry};
+use super::carry::{Call, Incoming, Limits, Outgoing, carry};
 use super::error::StreamError;
 use super::frame::{Kind, frame};
+use super::report::Report;
 use super::{ASK, BUSY, StreamOptions, YES};
 use crate::net::{Net, Task};
 use crate::rpc::client::PeerRpcClient;

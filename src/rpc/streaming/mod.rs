@@ -44,6 +44,7 @@ mod client;
 mod config;
 mod error;
 mod frame;
+mod report;
 mod server;
 
 pub use body::{BODY_BUFFER, BodyReader, BodyWriter};

@@ -9,7 +9,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
-use crate::rpc::{RequestOptions, RpcError};
+use crate::rpc::{MAX_REFERENCE_MESSAGE, RequestOptions, RpcError};
 
 fn once() -> RequestOptions {
     RequestOptions::default().retries(0)
@@ -203,8 +203,8 @@ async fn dropping_the_last_clone_closes_the_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_pipeline_of_one_a_message_is_one_write() {
-    let (client, mut peers, _) = client(ClientConfig::default().pipeline(1));
+async fn to_reference_peers_one_request_is_in_flight_on_a_connection_and_a_message_is_one_write() {
+    let (client, mut peers, _) = client(ClientConfig::default().reference_peers());
     let asking = join_all((0..12).map(|n| {
         let client = client.clone();
         async move { client.request_at(peer_address(), "key", &json!(n)).await }
@@ -255,4 +255,25 @@ async fn a_request_by_key_needs_a_link() {
     let (client, _peers, net) = client(ClientConfig::default());
     assert_eq!(client.request("key", &Value::Null).await, Err(RpcError::NoLink));
     assert_eq!(ends(&net.events()), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn to_reference_peers_no_request_is_larger_than_a_packet_and_replies_may_be() {
+    let (client, mut peers, net) = client(ClientConfig::default().reference_peers());
+    // `["…","key","…"]` with an id of 36 bytes.
+    let filled = |len: usize| json!("x".repeat(len - r#"["","key",""]"#.len() - 36));
+    let (fits, too_large) = (filled(MAX_REFERENCE_MESSAGE), filled(MAX_REFERENCE_MESSAGE + 1));
+    let refused = client.request_at(peer_address(), "key", &too_large).await;
+    assert_eq!(refused, Err(RpcError::TooLarge { size: 1383, limit: 1382 }));
+    assert!(!net.events().iter().any(|e| matches!(e, Event::RequestSent { .. })), "unsent");
+    let answering = async {
+        let mut peer = peers.recv().await.unwrap();
+        let text = peer.text().await.unwrap();
+        assert_eq!(text.len(), MAX_REFERENCE_MESSAGE);
+        let (rid, _, _): (String, String, Value) = serde_json::from_str(&text).unwrap();
+        peer.write(&json!([rid, null, "y".repeat(10_000)]).to_string()).await;
+        peer
+    };
+    let (answer, _peer) = join(client.request_at(peer_address(), "key", &fits), answering).await;
+    assert_eq!(answer, Ok(json!("y".repeat(10_000))));
 }

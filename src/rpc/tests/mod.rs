@@ -17,6 +17,7 @@ use crate::net::{BoxFuture, HttpClient, Net, Network, Rng, Task, TcpListener, Tc
 mod client;
 mod outcome;
 mod server;
+mod stop;
 
 /// A network of tasks, random numbers and events, without sockets.
 #[derive(Debug, Default)]

@@ -1,0 +1,12 @@
+//! What NATs do, as peers find it out, and the ways through them.
+
+#[path = "../engine/lab.rs"]
+#[allow(dead_code, reason = "the engine's tests use all of it")]
+mod lab;
+
+mod bounds;
+mod check;
+mod oracle;
+mod pairs;
+mod peers;
+mod relay;

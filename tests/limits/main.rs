@@ -1,0 +1,7 @@
+//! What peers can make grow, each at its limit. `grenache::limits` has the table.
+
+mod datagrams;
+mod requests;
+mod sockets;
+mod syns;
+mod wire;
