@@ -5,6 +5,7 @@
 //! $ cargo run --example broker_worker -- 127.0.0.1:40001
 //! $ cargo run --example broker_client -- 127.0.0.1:30001
 //! ```
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! A client behind a NAT that registers with `broker`, which tells how to run all three, and asks the first worker that
 //! punches it.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! A service behind a NAT that registers with `broker`, which tells how to run all three, and punches every client that
 //! waits for it.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! A service behind a NAT. It looks `public_server` up, which tells how to run both, and punches it again and again: that
 //! opens the NAT for the other's requests.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! Punches the service of `punch_server`, which tells how to run both, and asks it once it has punched back.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! Asks the service of `simple_server`, which tells how to run both.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -5,6 +5,7 @@
 //! $ cargo run --example simple_server -- 127.0.0.1:30001
 //! $ cargo run --example simple_client -- 127.0.0.1:40001
 //! ```
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::error::Error;
 use std::sync::Arc;

@@ -57,7 +57,7 @@ pub(crate) type Impossible = &'static str;
 
 /// Whether a peer may be reached at the address that is known of it by whoever sends there.
 pub(crate) fn direct(peer: Behaviour) -> Result<(), Impossible> {
-    if peer.possibilities().any(|peer| is_direct(peer)) {
+    if peer.possibilities().any(is_direct) {
         Ok(())
     } else if peer.filtering != Filtering::EndpointIndependent {
         Err("the peer's NAT lets in only whom its host has sent to")
@@ -84,7 +84,7 @@ pub(crate) fn predict(caller: Behaviour, peer: Behaviour) -> Result<(), Impossib
 pub(crate) fn many_ports(caller: Behaviour, peer: Behaviour) -> Result<Opener, Impossible> {
     if any_pair(caller, peer, |caller, peer| opens(peer, caller)) {
         Ok(Opener::Peer)
-    } else if any_pair(caller, peer, |caller, peer| opens(caller, peer)) {
+    } else if any_pair(caller, peer, opens) {
         Ok(Opener::Caller)
     } else {
         Err("both NATs map each destination anew and filter so that two random ports would have to be hit at once")
