@@ -114,7 +114,8 @@ impl Failure {
             RpcError::Timeout => Self::late(format_args!("no reply from {to}"), timeout),
             RpcError::Link(error) => Self::link(error, grapes, to),
             RpcError::Remote(message) => Self::refused(format!("{to} answers with an error: {message}")),
-            RpcError::TooLarge { .. } => Self::wrong(error.to_string()),
+            RpcError::TooLarge { .. } => Self::wrong(error.to_string())
+                .advise("ask for less at a time; --reference-peer is for peers of the original implementation only"),
             error if error.is_transport() => Self::unreached(format!("cannot reach {to}: {error}"))
                 .advise("see whether it runs, and whether a NAT or a firewall is between (`grenache punch`)"),
             other => Self::refused(format!("the request to {to} failed: {other}")),
