@@ -63,9 +63,9 @@
 //! | HTTP connections; the time for a request's head, and for its body | 1024; 30 s | further ones wait to be accepted; the connection ends | |
 //! | [`max_tables`](crate::grape::GrapeConfig::max_tables) names, [`max_values`](crate::grape::GrapeConfig::max_values) values | 5000 | the oldest goes, of a source that has half of all its own | `grape_hostile` |
 //! | [`concurrency`](crate::grape::GrapeConfig::concurrency) queries of a search under way | 24 | the others wait | |
-//! | [`MAX_OPERATIONS`](crate::grape::node::MAX_OPERATIONS), [`MAX_TRANSMITS`](crate::grape::node::MAX_TRANSMITS), datagrams of [`MAX_DATAGRAM`](crate::grape::krpc::MAX_DATAGRAM) bytes | 1024, 4096, 2048 | refused; dropped; dropped | |
+//! | [`MAX_OPERATIONS`](crate::grape::node::MAX_OPERATIONS), [`MAX_TRANSMITS`](crate::grape::node::MAX_TRANSMITS), datagrams of [`MAX_DATAGRAM`](crate::grape::krpc::MAX_DATAGRAM) bytes | 1024, 4096, 2048 | refused; dropped; dropped | `grape_node`, for the first |
 //! | [`MAX_HTTP_ANSWER`](crate::net::MAX_HTTP_ANSWER) bytes of a Grape's answer | 1 MiB | the call fails | `net::hyper_http` |
-//! | [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) of a lookup, [`MAX_CACHED`](crate::link::MAX_CACHED) names | 256, 2500 | the rest is left out; the one unused for longest goes | `link` |
+//! | [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) of a lookup, [`MAX_CACHED`](crate::link::MAX_CACHED) names | 256, 2500 | the rest is left out; the one unused for longest goes | `link`, `link::call` |
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
