@@ -1,4 +1,4 @@
-//! The command line `grenache`: runs and checks scenario files.
+//! The command line `grenache`.
 
 use std::process::ExitCode;
 

@@ -14,7 +14,7 @@ use super::{Cli, Exit};
 /// What `grenache completions --help` ends with.
 pub(super) const COMPLETIONS_HELP: &str = "\
 Examples:
-  grenache completions bash >~/.local/share/bash-completion/completions/grenache
+  source <(grenache completions bash)
   grenache completions zsh >~/.zfunc/_grenache
   grenache completions fish >~/.config/fish/completions/grenache.fish";
 

@@ -46,10 +46,10 @@ impl Exec {
             Err(_) => return Err("ERR_EXEC: timed out".to_owned()),
         };
         let text = String::from_utf8(output).map_err(|_| "ERR_EXEC: the output is no UTF-8 text".to_owned())?;
-        if !self.text {
-            if let Ok(value) = serde_json::from_str(&text) {
-                return Ok(value);
-            }
+        if !self.text
+            && let Ok(value) = serde_json::from_str(&text)
+        {
+            return Ok(value);
         }
         Ok(text.strip_suffix('\n').unwrap_or(&text).into())
     }

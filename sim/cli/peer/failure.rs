@@ -19,7 +19,10 @@ pub(super) struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.problem)?;
+        // Peers' words are in it, which shall not command a terminal.
+        let problem: String =
+            self.problem.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        write!(f, "error: {problem}")?;
         match &self.advice {
             Some(advice) => write!(f, "\nhelp: {advice}"),
             None => Ok(()),
@@ -111,7 +114,8 @@ impl Failure {
             RpcError::Timeout => Self::late(format_args!("no reply from {to}"), timeout),
             RpcError::Link(error) => Self::link(error, grapes, to),
             RpcError::Remote(message) => Self::refused(format!("{to} answers with an error: {message}")),
-            RpcError::TooLarge { .. } => Self::wrong(error.to_string()),
+            RpcError::TooLarge { .. } => Self::wrong(error.to_string())
+                .advise("ask for less at a time; --reference-peer is for peers of the original implementation only"),
             error if error.is_transport() => Self::unreached(format!("cannot reach {to}: {error}"))
                 .advise("see whether it runs, and whether a NAT or a firewall is between (`grenache punch`)"),
             other => Self::refused(format!("the request to {to} failed: {other}")),
@@ -134,6 +138,12 @@ fn root(why: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_words_do_not_command_the_terminal() {
+        let failure = Failure::refused("a says: \u{1b}[2J\r\u{9b}").advise("go on");
+        assert_eq!(failure.to_string(), "error: a says: \u{fffd}[2J\u{fffd}\u{fffd}\nhelp: go on");
+    }
 
     #[test]
     fn the_first_and_the_last_of_causes_are_told() {

@@ -26,8 +26,8 @@ Examples:
 --json prints {\"hash\", \"value\"}, and of a mutable value \"public_key\", \"salt\",
 \"seq\" and \"signature\".
 
-Exit codes: 0 found; 1 the Grape refused, or gave what is forged; 2 wrong usage;
-4 there is no such value; 5 no Grape reached.";
+Exit codes: 0 found; 1 the Grape refused, or gave what is forged; 2 wrong
+usage; 4 there is no such value; 5 no Grape reached.";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct GetArgs {

@@ -17,14 +17,14 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache keygen --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-It prints the public key, 64 hex digits: `grenache get` finds a value by it. The
-file is for nobody else's eyes: who reads it can change your values.
+It prints the public key, 64 hex digits: `grenache get` finds a value by it.
+The file is for nobody else's eyes: who reads it can change your values.
 
 --json prints {\"file\", \"public_key\", \"hash\"}; values without a salt are stored
 under the hash.
 
-Exit codes: 0 done; 1 the file cannot be written; 2 wrong usage, the file exists
-already, or with --show is no key.";
+Exit codes: 0 done; 1 the file cannot be written; 2 wrong usage, the file
+exists already, or with --show is no key.";
 
 /// The largest key file that is read, in bytes.
 const MAX_FILE: u64 = 1024;

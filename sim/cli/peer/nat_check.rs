@@ -16,10 +16,10 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache nat-check --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-It asks brokers of this project how they see this host (RFC 5780). Two brokers at
-different IP addresses, one of them with --alternate-port, make the answer
-complete; without them it is unknown in part, and says what would help. The words
-are those of RFC 4787.
+It asks brokers of this project how they see this host (RFC 5780). Two brokers
+at different IP addresses, one of them with --alternate-port, make the answer
+complete; without them it is unknown in part, and says what would help. Its
+words are those of RFC 4787.
 
 Example:
   grenache nat-check --broker 203.0.113.1:7070 --broker fibo_broker
@@ -33,7 +33,7 @@ Exit codes: 0 told, even if in part; 1 no socket can be opened; 2 wrong usage;
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NatCheckArgs {
     /// A broker: its name, which is looked up, or its address; up to 8
-    #[arg(short, long = "broker", value_name = "NAME|HOST:PORT", required = true)]
+    #[arg(long = "broker", value_name = "NAME|HOST:PORT", required = true)]
     brokers: Vec<Target>,
     /// How long to wait for an answer before it counts as filtered
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1200ms")]

@@ -22,10 +22,10 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache punch --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-It punches at once and every half second until somebody punches back, and prints
-who that was: the address that requests reach, through both sides' NATs. With
---listen it waits for others, prints each punch, and answers the first 5 of each
-peer, until SIGTERM or Ctrl-C.
+It punches at once and every half second until somebody punches back, and
+prints who that was: the address that requests reach, through both sides' NATs.
+With --listen it waits for others, prints each punch, and answers the first 5
+of each peer, until SIGTERM or Ctrl-C.
 
 Examples:
   grenache punch --listen --port 7000

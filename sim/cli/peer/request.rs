@@ -1,6 +1,5 @@
 //! `grenache request`: asks a service.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
@@ -9,7 +8,6 @@ use grenache::event::Event;
 use grenache::link::Link;
 use grenache::punch::Puncher;
 use grenache::rpc::framing::MAX_TEXT;
-use grenache::rpc::message::RequestMessage;
 use grenache::rpc::{ClientConfig, PeerRpcClient, RequestOptions, RpcError};
 use grenache::transport::Endpoint;
 use serde_json::{Value, json};
@@ -27,8 +25,8 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache request --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-What has one colon and a number behind it is an address; all else is a name. It
-prints the reply as JSON; with --map, each peer's address and its reply in a
+What has one colon and a number behind it is an address, all else is a name.
+It prints the reply as JSON; with --map, each peer's address and its reply in a
 line.
 
 Examples:
@@ -42,14 +40,8 @@ Examples:
 reached as \"connection\"; with --map {\"from\"} and \"value\" or \"error\".
 
 Exit codes: 0 replied, with --map by all; 1 a peer replied with an error; 2
-wrong usage; 4 nobody has announced the name; 5 no peer, or no Grape, reached in
-time.";
-
-/// The largest message that peers of the original implementation can read, in bytes: what one packet carries.
-const MAX_REFERENCE_MESSAGE: usize = 1382;
-
-/// What is as long as a request's id.
-const RID: &str = "00000000-0000-4000-8000-000000000000";
+wrong usage; 4 nobody has announced the name; 5 no peer, or no Grape, was
+reached in time.";
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RequestArgs {
@@ -107,19 +99,7 @@ impl RequestArgs {
     fn config(&self) -> ClientConfig {
         let options = RequestOptions::default().timeout(self.timeout).retries(self.retries);
         let config = ClientConfig::default().request(options);
-        if self.reference_peer { config.pipeline(1) } else { config }
-    }
-
-    /// A peer of the original implementation reads one packet as one message: what it cannot read is not sent.
-    fn check_size(&self, key: &str, payload: &Value) -> Result<(), Failure> {
-        let size = RequestMessage::encode(RID, key, payload).len();
-        if self.reference_peer && size > MAX_REFERENCE_MESSAGE {
-            return Err(Failure::wrong(format!(
-                "the request has {size} bytes, and peers of the original implementation read {MAX_REFERENCE_MESSAGE}"
-            ))
-            .advise("ask for less at a time, or leave --reference-peer out where the peer is of this one"));
-        }
-        Ok(())
+        if self.reference_peer { config.reference_peers() } else { config }
     }
 }
 
@@ -132,7 +112,6 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
         (None, Target::At(target)) => (Some(target), target.to_string()),
         (None, Target::Name(name)) => (None, name.clone()),
     };
-    args.check_size(&key, &payload)?;
     if (args.map || !args.brokers.is_empty()) && at.is_some() {
         return Err(Failure::wrong("--map and --broker ask for those of a name, and this is an address")
             .advise("write a name, or leave the option out"));
@@ -210,7 +189,7 @@ async fn connect(
     within(args.timeout, &format!("no reply from {key}"), asked).await
 }
 
-/// Asks all, and tells each one's outcome. The exit code is the highest of them.
+/// Asks all, and tells each one's outcome as it comes. The exit code is the highest of them.
 async fn map(
     output: &mut Output<'_>,
     client: &PeerRpcClient,
@@ -220,10 +199,10 @@ async fn map(
 ) -> Result<Exit, Failure> {
     let options = RequestOptions::default().timeout(args.timeout).retries(args.retries);
     let failed = |error: &RpcError, to: &str| Failure::rpc(error, to, &args.grapes.to_string(), args.timeout);
-    let replies: Vec<(SocketAddr, Result<Value, RpcError>)> =
-        client.map(key, payload, args.limit, options).await.map_err(|error| failed(&error, key))?;
+    let asking = client.map_each(key, payload, args.limit, options).await;
+    let mut replies = asking.map_err(|error| failed(&error, key))?;
     let mut exit = Exit::PASSED;
-    for (from, reply) in replies {
+    while let Some((from, reply)) = replies.next().await {
         match reply {
             Ok(value) => {
                 let json = json!({ "from": from, "value": value });

@@ -27,8 +27,9 @@ use crate::cli::terminal::Terminal;
 
 /// What `grenache serve --help` ends with.
 pub(in crate::cli) const AFTER_HELP: &str = "\
-It serves until SIGTERM or Ctrl-C, and tells on standard error where it listens,
-that it is announced, and of each request.
+It serves until SIGTERM or Ctrl-C, and then answers what is in flight for up to
+5 s. On standard error it tells where it listens, that it is announced, and of
+each request.
 
 CMD is run by /bin/sh for each request, with the payload's JSON on its standard
 input and GRENACHE_KEY, GRENACHE_FROM and GRENACHE_RID in its environment. What
@@ -40,8 +41,8 @@ Examples:
   grenache serve rpc_test --reply '\"world\"' --port 1337
   grenache serve adder --exec 'jq add' --broker my_broker
 
---json logs JSON: objects with \"event\", which is listening, announced, request
-or failed.
+--json logs JSON: objects with \"event\", which is listening, announced, request,
+failed or ending.
 
 Exit codes: 0 ended by a signal; 1 the port is in use; 2 wrong usage; 5 the
 Grape's name cannot be resolved.";
@@ -51,6 +52,9 @@ const SHOWN: usize = 100;
 
 /// Up to how many bytes a payload or a reply is whole in the JSON log.
 const SHOWN_WHOLE: usize = 1000;
+
+/// How long requests in flight may take at the end.
+const STOPPING: Duration = Duration::from_secs(5);
 
 /// How long one announce may take before it is tried again.
 pub(super) const ANNOUNCE_WITHIN: Duration = Duration::from_secs(10);
@@ -156,7 +160,7 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
     };
     let endpoint = args.socket.bind(&net, None)?;
     let port = endpoint.local_addr().port();
-    let (server, requests) = PeerRpcServer::new(&endpoint, ServerConfig::default());
+    let (server, requests) = PeerRpcServer::new(&endpoint, ServerConfig::default().stop_timeout(STOPPING));
     let answering = net.spawn(Box::pin(answer_all(net.clone(), requests, args.answer(), args.jobs.into(), sender)));
     output.log(
         format_args!("listening at UDP port {port} as `{}`", args.name),
@@ -172,14 +176,26 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
         Acceptor::start(&endpoint, &puncher, &client, link, &args.name, config, server.also_on())
     });
     let mut told = Told::default();
-    while let Either::Right((Some(news), _)) = select(pin!(signals.next()), pin!(news.recv())).await {
-        match news {
-            News::Announcing(event) => told.tell(&mut output, &event),
-            News::Answered(answered) => answered.tell(&mut output),
+    loop {
+        match select(pin!(signals.next()), pin!(news.recv())).await {
+            Either::Right((Some(News::Announcing(event)), _)) => told.tell(&mut output, &event),
+            Either::Right((Some(News::Answered(answered)), _)) => answered.tell(&mut output),
+            Either::Left((signal, _)) => {
+                output.log(format_args!("ending, for {signal}"), &json!({ "event": "ending", "signal": signal }));
+                break;
+            }
+            Either::Right((None, _)) => break,
         }
     }
     drop((announcing, accepting));
-    drop((server, answering));
+    // What is in flight is answered, unless there is a second signal.
+    let _ = select(pin!(signals.next()), pin!(server.stop())).await;
+    while let Ok(news) = news.try_recv() {
+        if let News::Answered(answered) = news {
+            answered.tell(&mut output);
+        }
+    }
+    drop(answering);
     close(&endpoint).await;
     Ok(Exit::PASSED)
 }

@@ -12,6 +12,8 @@ use tokio::sync::oneshot;
 pub(crate) struct Grapes {
     /// Where their APIs are.
     pub(crate) apis: Vec<SocketAddr>,
+    /// The first one's DHT node.
+    dht: SocketAddr,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -19,6 +21,15 @@ pub(crate) struct Grapes {
 impl Grapes {
     /// This many, each of which starts from the first.
     pub(crate) fn start(count: usize) -> Self {
+        Self::start_from(None, count)
+    }
+
+    /// One more, that starts from these.
+    pub(crate) fn join(&self) -> Self {
+        Self::start_from(Some(self.dht), 1)
+    }
+
+    fn start_from(known: Option<SocketAddr>, count: usize) -> Self {
         let (end, ended) = oneshot::channel();
         let (tell, told) = mpsc::channel();
         let thread = thread::spawn(move || {
@@ -28,20 +39,21 @@ impl Grapes {
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 let mut grapes: Vec<Grape> = Vec::new();
                 for _ in 0..count {
-                    let known = grapes.iter().take(1).map(|first| first.dht_addr());
-                    let known = known.map(|first| format!("{first}").parse().expect("an IPv4 address")).collect();
+                    let known = known.or_else(|| Some(grapes.first()?.dht_addr()));
+                    let known = known.iter().map(|known| known.to_string().parse().expect("IPv4")).collect();
                     let config = GrapeConfig::default().dht_address(any).api_address(any).bootstrap(known);
                     let grape = Grape::start(&net, config).await.expect("it starts");
                     grape.ready().await;
                     grapes.push(grape);
                 }
-                tell.send(grapes.iter().map(Grape::api_addr).collect()).expect("the test waits");
+                let apis = grapes.iter().map(Grape::api_addr).collect();
+                tell.send((apis, grapes[0].dht_addr())).expect("the test waits");
                 // An error means that the test is over.
                 let _ = ended.await;
             });
         });
-        let apis = told.recv().expect("they start");
-        Self { apis, end: Some(end), thread: Some(thread) }
+        let (apis, dht) = told.recv().expect("they start");
+        Self { apis, dht, end: Some(end), thread: Some(thread) }
     }
 
     /// The first one's API, as `--grape` has it.

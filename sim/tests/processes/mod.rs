@@ -76,9 +76,17 @@ impl Process {
     }
 
     /// Sends a signal and waits for the end.
-    pub(crate) fn end(mut self, signal: Signal) -> ExitStatus {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it runs");
+    pub(crate) fn end(self, signal: Signal) -> ExitStatus {
+        self.signal(signal);
+        self.wait()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Waits for the end.
+    pub(crate) fn wait(mut self) -> ExitStatus {
         // Standard error is closed when it has ended.
         while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
             self.said.push(line);
