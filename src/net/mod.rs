@@ -76,28 +76,34 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 /// A task started with [`Network::spawn`]. Dropping it ends the task.
 #[derive(Debug)]
 #[must_use = "dropping a Task ends it"]
-pub struct Task(tokio::task::AbortHandle);
+pub struct Task {
+    handle: tokio::task::AbortHandle,
+    detached: bool,
+}
 
 impl Task {
     /// Takes charge of a spawned tokio task.
     pub fn new(handle: tokio::task::AbortHandle) -> Self {
-        Self(handle)
+        Self { handle, detached: false }
     }
 
     /// Lets the task run on by itself, until it returns or its host ends.
-    pub fn detach(self) {
-        std::mem::forget(self);
+    pub fn detach(mut self) {
+        // Not forgotten: the handle counts among what keeps the task's memory.
+        self.detached = true;
     }
 
     /// Whether the task has returned or was ended.
     pub fn is_finished(&self) -> bool {
-        self.0.is_finished()
+        self.handle.is_finished()
     }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        self.0.abort();
+        if !self.detached {
+            self.handle.abort();
+        }
     }
 }
 
