@@ -14,14 +14,16 @@ use crate::original::{folder, node};
 /// All calls of a link of one kind to a Grape of another, which knows one of the link's kind.
 pub(crate) async fn calls(link: Kind, grape: Kind) {
     let place = Place::loopback();
+    // The original's Grape takes mutable values, but cannot verify them to give them out.
+    let mutable = matches!(grape, Ours);
     let (_first, grape) = place.pair(link, grape).await;
     match link {
-        Ours => ours(&place, grape).await,
+        Ours => ours(&place, grape, mutable).await,
         Theirs => theirs(&grape).await,
     }
 }
 
-async fn ours(place: &Place, grape: AnyGrape) {
+async fn ours(place: &Place, grape: AnyGrape, mutable: bool) {
     let link = Link::new(&place.net, LinkConfig::new(grape.api()));
     assert_eq!(link.announce("linked", 1337).await, Ok(1));
     let found = ["127.0.0.1:1337".parse().unwrap()];
@@ -33,7 +35,7 @@ async fn ours(place: &Place, grape: AnyGrape) {
         assert_eq!(link.get(&put).await, Ok(Some(json!(text))));
     }
     assert_eq!(link.get(&hash("never put")).await, Ok(None));
-    for salt in [None, Some("pepper")] {
+    for salt in [None, Some("pepper")].into_iter().filter(|_| mutable) {
         let keys = KeyPair::from_seed([salt.map_or(1, |_| 2); 32]);
         let first = keys.sign(salt, 1, "café ☕").unwrap();
         let put = link.put_mutable(&first, None).await.unwrap();
