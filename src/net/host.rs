@@ -46,7 +46,7 @@ impl HostNetwork {
     /// The operating system's network, ready to be shared.
     ///
     /// # Errors
-    /// Where the HTTP client cannot be set up.
+    /// None by now: where the HTTP client cannot be set up, the first call of [`HttpClient::post`] says so.
     pub fn new() -> io::Result<Self> {
         Ok(Self { http: Arc::default(), observer: None })
     }
