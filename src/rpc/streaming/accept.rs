@@ -171,10 +171,14 @@ async fn serve(net: &Net, offer: Arc<Offer>, mut stream: UtpStream, from: Socket
         reply: offer.config.idle_timeout,
         max_head: offer.config.max_head,
     };
-    offer.taker.take(net, StreamRequest { rid, key, payload, from, body: reader, replier });
+    let at_work = offer.taker.take(net, StreamRequest { rid, key, payload, from, body: reader, replier });
     let outgoing = Outgoing { head: Some(head), body: source };
     let incoming = Incoming { head: None, body: sink };
     carry(Call { stream, outgoing, incoming, limits, report }).await;
+    // It may have more to do than the call. It ends with this task, and so with the server.
+    if let Some(at_work) = at_work {
+        at_work.ended().await;
+    }
 }
 
 /// A stream of which something was read already.
