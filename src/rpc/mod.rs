@@ -26,6 +26,7 @@
 mod bounds;
 mod carrier;
 mod client;
+mod connection;
 mod error;
 pub mod framing;
 mod gate;
@@ -41,10 +42,11 @@ mod typed;
 
 pub use bounds::{TEXT_RATE, TEXT_TIME};
 pub use client::{CLOSE_TIMEOUT, ClientConfig, MAX_REFERENCE_MESSAGE, PeerRpcClient, RequestOptions};
+pub use connection::MAX_MALFORMED;
 pub use error::RpcError;
 pub use map::Replies;
 pub use server::{
-    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, MAX_MALFORMED, PeerRpcServer, Request,
-    RequestParts, Requests, ServerConfig,
+    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, PeerRpcServer, Request, RequestParts,
+    Requests, ServerConfig,
 };
 pub use typed::{ERR_REPLY_TYPE, ERR_REQUEST_TYPE};

@@ -20,8 +20,9 @@ use super::server::{StreamReplier, StreamRequest, Taker};
 use super::{ASK, BUSY, StreamConfig, YES};
 use crate::event::Event;
 use crate::net::Net;
+use crate::rpc::connection::Connection;
 use crate::rpc::message::RequestMessage;
-use crate::rpc::server::{Connection, Shared};
+use crate::rpc::server::Shared;
 use crate::transport::UtpStream;
 
 /// What a server offers at the moment: nothing, until the application asks for streamed calls.
