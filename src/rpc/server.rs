@@ -77,7 +77,7 @@ impl ServerConfig {
         Self { max_in_flight: max_in_flight.max(1), ..self }
     }
 
-    /// How many connections may be open (default 4096). Further ones are reset.
+    /// How many connections may be open (default 4096), on all endpoints that it serves on. Further ones are reset.
     pub fn max_connections(self, max_connections: usize) -> Self {
         Self { max_connections, ..self }
     }
@@ -217,12 +217,8 @@ impl PeerRpcServer {
             while let Some(request) = requests.next().await {
                 let Request { rid, key, payload, from, replier } = request;
                 let (parts, handler) = (RequestParts { rid, key, payload, from }, handler.clone());
-                if handlers.len() == handlers.capacity() {
-                    handlers.retain(|handler| !handler.is_finished());
-                    // As many more as are at work, at least: tidying costs little for each.
-                    handlers.reserve(handlers.len().max(64));
-                }
-                handlers.push(net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })));
+                let handling = Box::pin(async move { replier.reply(&handler(parts).await) });
+                keep(&mut handlers, net.spawn(handling));
             }
         })));
         server
@@ -313,6 +309,8 @@ pub(super) struct Shared {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) malformed: AtomicU64,
     pub(super) limits: Arc<LimitCounts>,
+    /// Places for connections, on all endpoints.
+    connections: Arc<Semaphore>,
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) unfinished: Arc<Budget>,
     /// Connections are inside.
@@ -327,12 +325,14 @@ impl Shared {
     }
 
     fn with(net: &Net, limits: Arc<LimitCounts>, config: ServerConfig) -> (Arc<Self>, Requests) {
+        let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
         let in_flight = Arc::new(Semaphore::new(config.max_in_flight_total as usize));
         let unfinished = Budget::new(config.max_unfinished);
         let (requests, received) = mpsc::channel(config.max_queue);
         let (malformed, gate, offers) = (AtomicU64::new(0), Gate::new(), streaming::Offers::default());
         let net = net.clone();
-        let shared = Self { net, config, requests, malformed, limits, in_flight, unfinished, gate, offers };
+        let shared =
+            Self { net, config, requests, malformed, limits, connections, in_flight, unfinished, gate, offers };
         (Arc::new(shared), Requests(received))
     }
 
@@ -362,17 +362,29 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     let mut connections: Vec<Task> = Vec::new();
     while let Some(accepted) = shared.gate.unless_closed(endpoint.accept()).await {
         let Some(stream) = accepted else { return };
-        if connections.len() >= shared.config.max_connections {
-            connections.retain(|connection| !connection.is_finished());
-        }
-        if connections.len() >= shared.config.max_connections {
-            shared.limits.reached(Limit::ServerConnections, Some(stream.peer_addr()));
+        let from = stream.peer_addr();
+        let Ok(place) = shared.connections.clone().try_acquire_owned() else {
+            shared.limits.reached(Limit::ServerConnections, Some(from));
             stream.reset();
             continue;
-        }
-        let from = stream.peer_addr();
-        connections.push(shared.net.spawn(Box::pin(streaming::route(shared.clone(), stream, from))));
+        };
+        let running = streaming::route(shared.clone(), stream, from);
+        let task = Box::pin(async move {
+            let _place = place;
+            running.await;
+        });
+        keep(&mut connections, shared.net.spawn(task));
     }
     // They end with this task.
     shared.gate.empty().await;
+}
+
+/// Keeps a task among others, of which those that have ended go now and then.
+fn keep(tasks: &mut Vec<Task>, task: Task) {
+    if tasks.len() == tasks.capacity() {
+        tasks.retain(|task| !task.is_finished());
+        // As many more as are at work, at least: tidying costs little for each.
+        tasks.reserve(tasks.len().max(64));
+    }
+    tasks.push(task);
 }

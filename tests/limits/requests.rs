@@ -25,7 +25,7 @@ struct Bench {
     wire: Wire,
     serving: Endpoint,
     asking: Endpoint,
-    _server: PeerRpcServer,
+    server: PeerRpcServer,
     at_work: Arc<AtomicUsize>,
 }
 
@@ -46,7 +46,7 @@ fn bench(config: ServerConfig) -> Bench {
             }
         }
     });
-    Bench { wire, serving, asking, _server: server, at_work }
+    Bench { wire, serving, asking, server, at_work }
 }
 
 impl Bench {
@@ -238,6 +238,26 @@ async fn a_server_has_so_many_connections() {
     drop(held.pop());
     sleep(Duration::from_secs(20)).await;
     bench.serves_others().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_has_no_more_of_them_on_several_endpoints() {
+    let bench = bench(ServerConfig::default().max_connections(2));
+    let further = Endpoint::bind(&bench.wire.net(), address(3), EndpointConfig::default()).unwrap();
+    let also = bench.server.also_on()(&further);
+    let first = bench.connect().await;
+    let second = bench.asking.connect(address(3)).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    for to in [address(1), address(3)] {
+        let (_, took) = rest(bench.asking.connect(to).await.unwrap()).await;
+        assert!(took < Duration::from_millis(100), "reset after {took:?}");
+    }
+    assert_eq!(bench.times(Limit::ServerConnections), 2);
+    // Those of an endpoint that is served no more make room.
+    drop((also, second));
+    sleep(Duration::from_secs(1)).await;
+    bench.serves_others().await;
+    drop(first);
 }
 
 #[tokio::test(start_paused = true)]
