@@ -120,16 +120,18 @@ pub enum Limit {
     MessageDepth,
     /// `rpc::TEXT_TIME` and `rpc::TEXT_RATE`.
     MessageTime,
-    /// `ServerConfig::max_unfinished`.
+    /// `ServerConfig::max_unfinished`, or a source's half of it.
     Unfinished,
     /// `rpc::MAX_MALFORMED`.
     Malformed,
     /// `ServerConfig::max_in_flight`.
     InFlight,
-    /// `ServerConfig::max_in_flight_total`.
+    /// `ServerConfig::max_in_flight_total`, or a source's half of it.
     InFlightTotal,
     /// `ServerConfig::max_unsent`.
     Unsent,
+    /// `ServerConfig::max_unsent_total`, or a source's half of it.
+    UnsentTotal,
     /// `ServerConfig::write_timeout`.
     WriteTimeout,
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
 use tokio::time::timeout;
 
-use super::bounds::{InFlight, Share, Unsent};
+use super::bounds::{Held, InFlight, Share, Unsent};
 use super::framing::FramingError;
 use super::message::{MalformedMessage, RequestMessage, readable_rid};
 use super::server::{ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, Replier, Request, Shared};
@@ -40,7 +40,9 @@ pub(super) struct Connection {
     from: SocketAddr,
     messages: mpsc::UnboundedSender<Outgoing>,
     in_flight: Arc<Semaphore>,
-    unsent: Arc<Unsent>,
+    source: Arc<Held>,
+    /// Of this connection, of its source, and of all.
+    unsent: [Arc<Unsent>; 3],
 }
 
 impl Connection {
@@ -53,11 +55,14 @@ impl Connection {
         let gate = shared.gate().clone();
         let Some(_inside) = gate.enter() else { return };
         let (reader, writer) = tokio::io::split(stream);
-        let texts = TextReader::new(reader, shared.config.max_message).within(Share::of(&shared.unfinished));
+        let source = shared.sources.of(from.ip());
+        let share = Share::of(&source.unfinished, &shared.all.unfinished);
+        let texts = TextReader::new(reader, shared.config.max_message).within(share);
         let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight as usize));
         let (messages, outgoing) = mpsc::unbounded_channel();
         let (limits, patience) = (shared.limits.clone(), shared.config.write_timeout);
-        let reading = pin!(Self { shared, from, messages, in_flight, unsent: Arc::default() }.read(texts));
+        let unsent = [Unsent::new(shared.config.max_unsent), source.unsent.clone(), shared.all.unsent.clone()];
+        let reading = pin!(Self { shared, from, messages, in_flight, source, unsent }.read(texts));
         let writing = pin!(write_within(writer, outgoing, Some(patience)));
         let written = match select(reading, writing).await {
             Either::Left((End::OfRequests, writing)) => writing.await,
@@ -71,23 +76,25 @@ impl Connection {
         }
     }
 
-    /// Waits until the peer has taken enough of its replies.
+    /// Waits until the peer, its source and all have taken enough of their replies.
     async fn until_read(&self) {
-        let most = self.shared.config.max_unsent;
-        if !self.unsent.is_below(most) {
-            self.shared.limits.reached(Limit::Unsent, Some(self.from));
-            self.unsent.below(most).await;
+        const LIMITS: [Limit; 3] = [Limit::Unsent, Limit::UnsentTotal, Limit::UnsentTotal];
+        // Anew after each wait, which may have been long.
+        while let Some((unsent, limit)) = self.unsent.iter().zip(LIMITS).find(|(unsent, _)| !unsent.is_below()) {
+            self.shared.limits.reached(limit, Some(self.from));
+            unsent.below().await;
         }
     }
 
-    /// Waits for a place among the requests in flight, on this connection and then on all.
+    /// Waits for a place among the requests in flight, on this connection, then of its source, and then of all.
     async fn place(&self, size: usize) -> Option<InFlight> {
         let config = &self.shared.config;
-        let most = config.max_in_flight.min(config.max_in_flight_total);
+        let most = config.max_in_flight.min(config.most().of_source().in_flight);
         let count = u32::try_from(size / IN_FLIGHT_UNIT + 1).unwrap_or(u32::MAX).min(most);
         let own = self.acquire(&self.in_flight, count, Limit::InFlight).await?;
-        let total = self.acquire(&self.shared.in_flight, count, Limit::InFlightTotal).await?;
-        Some(InFlight { places: [own, total] })
+        let source = self.acquire(&self.source.in_flight, count, Limit::InFlightTotal).await?;
+        let total = self.acquire(&self.shared.all.in_flight, count, Limit::InFlightTotal).await?;
+        Some(InFlight { places: [own, source, total], source: self.source.clone() })
     }
 
     async fn acquire(&self, places: &Arc<Semaphore>, count: u32, limit: Limit) -> Option<OwnedSemaphorePermit> {

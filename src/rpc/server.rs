@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::bounds::{Budget, InFlight, Unsent};
+use super::bounds::{Held, InFlight, Most, Sources, Unsent, UnsentReply};
 use super::framing::MAX_TEXT;
 use super::gate::Gate;
 use super::message::ReplyMessage;
@@ -42,6 +42,7 @@ pub struct ServerConfig {
     pub(super) max_in_flight_total: u32,
     max_unfinished: usize,
     pub(super) max_unsent: usize,
+    max_unsent_total: usize,
     pub(super) write_timeout: Duration,
     pub(super) idle_timeout: Duration,
     stop_timeout: Duration,
@@ -57,6 +58,7 @@ impl Default for ServerConfig {
             max_in_flight_total: 32_768,
             max_unfinished: 256 << 20,
             max_unsent: 16 << 20,
+            max_unsent_total: 256 << 20,
             write_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(180),
             stop_timeout: Duration::from_secs(60),
@@ -89,13 +91,15 @@ impl ServerConfig {
     }
 
     /// How many requests of all connections may be unanswered (default 32,768, at least 1); large ones count as for
-    /// [`max_in_flight`](Self::max_in_flight). At the limit nothing more is read.
+    /// [`max_in_flight`](Self::max_in_flight). Half of them may be from one IP address. At the limit nothing more is read,
+    /// or nothing from there.
     pub fn max_in_flight_total(self, max_in_flight_total: u32) -> Self {
         Self { max_in_flight_total: max_in_flight_total.max(1), ..self }
     }
 
     /// How many bytes the unfinished requests of all connections may have together, 16 KiB of each not counted (default
-    /// 256 MiB). A connection that needs more gets [`ERR_REQUEST_SIZE`] and is closed.
+    /// 256 MiB), half of them on connections from one IP address. A connection that needs more gets
+    /// [`ERR_REQUEST_SIZE`] and is closed.
     pub fn max_unfinished(self, max_unfinished: usize) -> Self {
         Self { max_unfinished, ..self }
     }
@@ -104,6 +108,18 @@ impl ServerConfig {
     /// request is read from it; those in flight already are still answered.
     pub fn max_unsent(self, max_unsent: usize) -> Self {
         Self { max_unsent: max_unsent.max(1), ..self }
+    }
+
+    /// How many bytes of replies of all connections may wait to be taken (default 256 MiB), half of them on connections
+    /// from one IP address. Beyond it, no further request is read, or none from there, until they are taken or
+    /// [`write_timeout`](Self::write_timeout) ends their connections; those in flight already are still answered.
+    pub fn max_unsent_total(self, max_unsent_total: usize) -> Self {
+        Self { max_unsent_total: max_unsent_total.max(1), ..self }
+    }
+
+    /// What all connections together may hold.
+    pub(super) fn most(&self) -> Most {
+        Most { unfinished: self.max_unfinished, in_flight: self.max_in_flight_total, unsent: self.max_unsent_total }
     }
 
     /// How long a peer may take to make room for a reply (default 60 s, at most a year), and a second more for each
@@ -276,7 +292,7 @@ pub(super) struct Replier {
     pub(super) to: SocketAddr,
     pub(super) messages: mpsc::UnboundedSender<Outgoing>,
     pub(super) permit: Option<InFlight>,
-    pub(super) unsent: Arc<Unsent>,
+    pub(super) unsent: [Arc<Unsent>; 3],
 }
 
 impl Replier {
@@ -287,7 +303,7 @@ impl Replier {
     fn send(&mut self, result: &Result<Value, String>) {
         let Some(permit) = self.permit.take() else { return };
         let text = ReplyMessage::encode(&self.rid, result);
-        let unsent = Some(self.unsent.add(text.len()));
+        let unsent = Some(UnsentReply::new(&self.unsent, text.len()));
         if self.messages.send(Outgoing { text, permit: Some(permit), unsent, wanted: None }).is_ok() {
             let error = result.as_ref().err().cloned();
             self.net.emit(Event::ReplySent { rid: self.rid.clone(), to: self.to, error });
@@ -311,8 +327,8 @@ pub(super) struct Shared {
     pub(super) limits: Arc<LimitCounts>,
     /// Places for connections, on all endpoints.
     connections: Arc<Semaphore>,
-    pub(super) in_flight: Arc<Semaphore>,
-    pub(super) unfinished: Arc<Budget>,
+    pub(super) all: Held,
+    pub(super) sources: Sources,
     /// Connections are inside.
     gate: Gate,
     offers: streaming::Offers,
@@ -326,13 +342,12 @@ impl Shared {
 
     fn with(net: &Net, limits: Arc<LimitCounts>, config: ServerConfig) -> (Arc<Self>, Requests) {
         let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
-        let in_flight = Arc::new(Semaphore::new(config.max_in_flight_total as usize));
-        let unfinished = Budget::new(config.max_unfinished);
+        let most = config.most();
+        let (all, sources) = (Held::new(most), Sources::new(most.of_source()));
         let (requests, received) = mpsc::channel(config.max_queue);
         let (malformed, gate, offers) = (AtomicU64::new(0), Gate::new(), streaming::Offers::default());
         let net = net.clone();
-        let shared =
-            Self { net, config, requests, malformed, limits, connections, in_flight, unfinished, gate, offers };
+        let shared = Self { net, config, requests, malformed, limits, connections, all, sources, gate, offers };
         (Arc::new(shared), Requests(received))
     }
 
