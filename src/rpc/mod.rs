@@ -17,6 +17,7 @@
 //! | what is written and not acknowledged | µTP's send buffer ([`utp::Config`](crate::utp::Config)) | the writer waits |
 //! | a server's requests unanswered on a connection | [`ServerConfig::max_in_flight`] | nothing more is read from it |
 //! | its requests that wait for [`Requests::next`] | [`ServerConfig::max_queue`] | nothing more is read |
+//! | its replies that are not taken | [`ServerConfig::max_unsent`], [`ServerConfig::max_unsent_total`] | nothing more is read |
 //! | what is received and not read | µTP's receive window | the peer's µTP stops sending |
 //! | its connections | [`ServerConfig::max_connections`] | a new one is reset |
 //!
