@@ -1,15 +1,15 @@
 //! What peers can make grow, and what happens at each limit.
 //!
-//! Every queue, table and buffer that a peer's packets fill has a limit of its own. Those that are settings have a
-//! default; the others are constants. Where a peer reaches one, [`LimitCounts`] counts it and, at most once a second
-//! for each limit, an [`Event::LimitReached`] tells so.
+//! What a peer's packets fill, a queue, a table or a buffer, has a limit of its own. Those that are settings have a
+//! default; the others are constants. Those that are a [`Limit`] too are counted by [`LimitCounts`] where a peer reaches
+//! one, and, at most once a second for each, an [`Event::LimitReached`] tells so.
 //!
 //! An address is *proven* once it has sent back a number that only a packet of ours could have told it. Before that,
 //! no more bytes are sent to it than have come from it: one SYN-ACK a SYN (both of 20 bytes), one RESET of 20 bytes for
 //! a µTP packet, two bytes for two by [`Puncher::punch_back`](crate::punch::Puncher::punch_back). Not so for a Grape's
 //! DHT: BEP 5 has nodes answer any query at once, and an answer with nodes or peers is several times as long.
 //!
-//! The last column of the tables names the tests: `limits::syns` is `tests/limits/syns.rs`, others are files of `tests/`, or
+//! The last column of the tables names the tests, where there are some: `limits::syns` is `tests/limits/syns.rs`, others are files of `tests/`, or
 //! tests in the module itself.
 //!
 //! # One UDP socket: [`transport`](crate::transport), [`utp`](crate::utp), [`punch`](crate::punch)
@@ -34,26 +34,53 @@
 //! | [`PUNCH_RATE`](crate::punch::PUNCH_RATE) of one IP address | 512, then 128 a second | further punches are not reported | `limits::datagrams` |
 //! | [`PUNCH_BACK_RATE`](crate::punch::PUNCH_BACK_RATE) to one IP address | 10, then 5 a second | no further punch is answered | `limits::datagrams` |
 //! | [`MAX_SOURCES`] whose rates are known; [`MAX_COUNTED`](crate::punch::MAX_COUNTED) punchers | 1024; 500 | the one unheard for longest is forgotten | `limits`, `limits::datagrams` |
+//! | `MAX_NARROW_PATHS`, addresses whose path takes small packets only | 256 | the oldest is forgotten, and found out anew | |
 //!
 //! # Requests: [`rpc`](crate::rpc)
 //!
 //! | limit | default | at the limit | test |
 //! |---|---|---|---|
-//! | [`ServerConfig::max_connections`](crate::rpc::ServerConfig::max_connections) | 4096 | further ones are reset | `limits::requests` |
+//! | [`ServerConfig::max_connections`](crate::rpc::ServerConfig::max_connections), on all of its endpoints | 4096 | further ones are reset | `limits::requests` |
 //! | `max_message` of [server](crate::rpc::ServerConfig::max_message) and [client](crate::rpc::ClientConfig::max_message), bytes | 16 MiB | a request gets `ERR_REQUEST_SIZE`; the connection ends | `limits::requests`, `rpc::tests` |
 //! | [`MAX_DEPTH`](crate::rpc::framing::MAX_DEPTH) of nested JSON | 127 | a request gets `ERR_REQUEST_SIZE`; the connection ends | `limits::requests` |
 //! | [`TEXT_TIME`](crate::rpc::TEXT_TIME) for a text's bytes to arrive, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) of them | 30 s, 8 KiB | a request gets `ERR_REQUEST_TIME`; the connection ends | `limits::requests` |
-//! | [`max_unfinished`](crate::rpc::ServerConfig::max_unfinished), bytes of unfinished requests of all connections | 256 MiB | the connection that needs more gets `ERR_REQUEST_SIZE` and ends | `limits::requests` |
+//! | [`max_unfinished`](crate::rpc::ServerConfig::max_unfinished), bytes of unfinished requests of all connections; half of it from one IP address | 256 MiB | the connection that needs more gets `ERR_REQUEST_SIZE` and ends | `limits::requests` |
 //! | [`MAX_MALFORMED`](crate::rpc::MAX_MALFORMED) texts of a connection | 100 | it ends | `limits::requests` |
 //! | [`max_in_flight`](crate::rpc::ServerConfig::max_in_flight) requests of a connection; 16 KiB count as one | 1024 | no more is read from it | `limits::requests` |
-//! | [`max_in_flight_total`](crate::rpc::ServerConfig::max_in_flight_total) of all connections | 32,768 | no more is read | `limits::requests` |
+//! | [`max_in_flight_total`](crate::rpc::ServerConfig::max_in_flight_total) of all connections; half of it from one IP address | 32,768 | no more is read | `limits::requests` |
 //! | [`max_queue`](crate::rpc::ServerConfig::max_queue), requests that wait for `Requests::next` | 1024 | no more is read | `limits::requests` |
 //! | [`max_unsent`](crate::rpc::ServerConfig::max_unsent), bytes of replies that a connection does not take | 16 MiB | no more is read from it; what is in flight is still answered | `limits::requests` |
+//! | [`max_unsent_total`](crate::rpc::ServerConfig::max_unsent_total), those of all connections; half of it from one IP address | 256 MiB | no more is read; what is in flight is still answered | `limits::requests` |
 //! | [`write_timeout`](crate::rpc::ServerConfig::write_timeout) for a reply to be taken, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) bytes | 60 s, 8 KiB | the connection is closed | `limits::requests` |
 //! | [`idle_timeout`](crate::rpc::ServerConfig::idle_timeout) without a request | 180 s | the connection is closed | `rpc::tests` |
 //! | [`ClientConfig::transports`](crate::rpc::ClientConfig::transports), [`pipeline`](crate::rpc::ClientConfig::pipeline), waiting for one destination | 3, unlimited, 65,536 | requests wait; then they fail with `ERR_QUEUE_FULL` | `rpc::pool` |
-//! | [`max_streams`](crate::rpc::streaming::StreamConfig::max_streams), [`max_streams_per_source`](crate::rpc::streaming::StreamConfig::max_streams_per_source) | 128, 16 | the client is told that there are too many | `rpc_streams` |
-//! | [`max_head`](crate::rpc::streaming::StreamConfig::max_head), [`head_timeout`](crate::rpc::streaming::StreamConfig::head_timeout), [`idle_timeout`](crate::rpc::streaming::StreamConfig::idle_timeout) of a streamed call | 64 KiB, 10 s, 60 s | the call ends | `rpc_streams` |
+//! | [`max_streams`](crate::rpc::streaming::StreamConfig::max_streams), [`max_streams_per_source`](crate::rpc::streaming::StreamConfig::max_streams_per_source) | 128, 16 | the client is told that there are too many | `rpc_streams_limits` |
+//! | [`max_head`](crate::rpc::streaming::StreamConfig::max_head), [`head_timeout`](crate::rpc::streaming::StreamConfig::head_timeout), [`idle_timeout`](crate::rpc::streaming::StreamConfig::idle_timeout) of a streamed call | 64 KiB, 10 s, 60 s | the call ends | `rpc_streams_limits` |
+//! | [`FAREWELL`](crate::rpc::streaming::FAREWELL) for the peer to end its body once the application is gone | 5 s | the connection is reset | `rpc_streams` |
+//!
+//! # A broker: [`broker`](crate::broker)
+//!
+//! | limit | default | at the limit | test |
+//! |---|---|---|---|
+//! | [`MAX_ENTRIES`](crate::broker::registry::MAX_ENTRIES) registered peers | 500 | the one unrenewed for longest goes, of a source that has half of all its own | `broker::registry` |
+//! | [`ENTRY_LIFETIME`](crate::broker::registry::ENTRY_LIFETIME) without a renewal | 15 s | the entry goes | `broker::registry` |
+//! | [`MAX_SERVICE`](crate::broker::registry::MAX_SERVICE) bytes of a name | 256 | it is not registered | `broker::registry` |
+//! | [`MAX_SIGNALS`](crate::broker::registry::MAX_SIGNALS) that wait for a peer | 16 | the oldest is lost | `broker::registry` |
+//! | [`MAX_SIGNAL`](crate::broker::MAX_SIGNAL) bytes of JSON | 1024 | it is refused | `broker::extension` |
+//! | [`MAX_WAIT`](crate::broker::MAX_WAIT) for a signal to come | 5 s | the answer is given without | `broker::extension` |
+//! | [`sessions`](crate::broker::RelayConfig::sessions) of a relay, [`sessions_per_source`](crate::broker::RelayConfig::sessions_per_source) | 64, 8 | a further one is refused | `broker::relay` |
+//! | [`bytes_per_second`](crate::broker::RelayConfig::bytes_per_second), [`datagrams_per_second`](crate::broker::RelayConfig::datagrams_per_second) of a session | 1 MiB, 2000 | what is beyond is dropped | `broker::relay` |
+//! | [`total_bytes`](crate::broker::RelayConfig::total_bytes), [`idle_timeout`](crate::broker::RelayConfig::idle_timeout) of a session | 256 MiB, 60 s | it ends | `broker::relay` |
+//!
+//! # Reaching peers: [`connect`](crate::connect), [`nat`](crate::nat)
+//!
+//! | limit | default | at the limit | test |
+//! |---|---|---|---|
+//! | [`MAX_ATTEMPTS`](crate::connect::MAX_ATTEMPTS), [`MAX_ATTEMPTS_PER_SOURCE`](crate::connect::MAX_ATTEMPTS_PER_SOURCE), callers that are helped at once | 16, 4 | further ones are refused | `connect::acceptor` |
+//! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | the oldest is closed | |
+//! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | |
+//! | [`MAX_PUNCHED`](crate::broker::MAX_PUNCHED) addresses of a broker's answer | 100 | the others are not punched | |
+//! | [`PROBE_BYTES`](crate::nat::probe::PROBE_BYTES) of a NAT probe; its answer is no longer | 192 | a shorter one is not answered | `nat::probe` |
 //!
 //! # A Grape and its client: [`grape`](crate::grape), [`link`](crate::link)
 //!
@@ -120,16 +147,18 @@ pub enum Limit {
     MessageDepth,
     /// `rpc::TEXT_TIME` and `rpc::TEXT_RATE`.
     MessageTime,
-    /// `ServerConfig::max_unfinished`.
+    /// `ServerConfig::max_unfinished`, or a source's half of it.
     Unfinished,
     /// `rpc::MAX_MALFORMED`.
     Malformed,
     /// `ServerConfig::max_in_flight`.
     InFlight,
-    /// `ServerConfig::max_in_flight_total`.
+    /// `ServerConfig::max_in_flight_total`, or a source's half of it.
     InFlightTotal,
     /// `ServerConfig::max_unsent`.
     Unsent,
+    /// `ServerConfig::max_unsent_total`, or a source's half of it.
+    UnsentTotal,
     /// `ServerConfig::write_timeout`.
     WriteTimeout,
 }

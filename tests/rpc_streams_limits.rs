@@ -218,6 +218,11 @@ fn frames_over_their_limits_or_out_of_their_places_end_the_call() {
         let (_, error) = body(&bad[..5], async |_| sleep(Duration::from_secs(1)).await);
         assert!(matches!(&error, StreamError::Protocol(_)), "{error} for {:?}", &bad[..5]);
     }
+    let (_, error) = body(&frame(b'S', b"").repeat(2), async |_| sleep(Duration::from_secs(1)).await);
+    assert_eq!(error.to_string(), "ERR_STREAM_PROTOCOL: a Stop frame out of its place", "one is enough");
+    let once = [frame(b'S', b""), frame(b'A', b"no more")].concat();
+    let (_, error) = body(&once, async |_| sleep(Duration::from_secs(1)).await);
+    assert_eq!(error, StreamError::Aborted("no more".to_owned()));
 }
 
 #[test]

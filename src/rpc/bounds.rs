@@ -1,10 +1,13 @@
-//! What bounds a server beyond one connection's messages: the unfinished requests of all, replies that are not read.
+//! What bounds a server beyond one connection's messages: unfinished requests, requests in flight and replies that are
+//! not read, of all connections and of those from one source.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// How long a text may take from its first byte to its last, beside the time that [`TEXT_RATE`] gives it. Counted from
 /// when the reader is ready for it: a server that reads nothing for the moment holds its own slowness against nobody.
@@ -39,16 +42,16 @@ impl Budget {
     }
 }
 
-/// One connection's share of a [`Budget`].
+/// One connection's share of its source's [`Budget`] and of everybody's.
 #[derive(Debug)]
 pub(super) struct Share {
-    budget: Arc<Budget>,
+    budgets: [Arc<Budget>; 2],
     used: usize,
 }
 
 impl Share {
-    pub(super) fn of(budget: &Arc<Budget>) -> Self {
-        Self { budget: budget.clone(), used: 0 }
+    pub(super) fn of(source: &Arc<Budget>, all: &Arc<Budget>) -> Self {
+        Self { budgets: [source.clone(), all.clone()], used: 0 }
     }
 
     /// Takes what an unfinished text of `held` bytes needs, or gives back what it no longer does. `false` where that is
@@ -56,67 +59,158 @@ impl Share {
     pub(super) fn set(&mut self, held: usize) -> bool {
         let needed = held.saturating_sub(FREE);
         if needed <= self.used {
-            self.budget.used.fetch_sub(self.used - needed, Ordering::Relaxed);
+            self.give_back(self.used - needed);
             self.used = needed;
             return true;
         }
         let more = needed - self.used;
-        let before = self.budget.used.fetch_add(more, Ordering::Relaxed);
         self.used = needed;
-        before + more <= self.budget.limit
+        // Of both, whichever has no room.
+        let take = |budget: &Arc<Budget>| budget.used.fetch_add(more, Ordering::Relaxed) + more <= budget.limit;
+        let [source, all] = self.budgets.each_ref().map(take);
+        source && all
+    }
+
+    fn give_back(&self, bytes: usize) {
+        for budget in &self.budgets {
+            budget.used.fetch_sub(bytes, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.budget.used.fetch_sub(self.used, Ordering::Relaxed);
+        self.give_back(self.used);
     }
 }
 
-/// The replies of a connection that it has not taken yet.
-#[derive(Debug, Default)]
+/// The replies that were not taken yet: of a connection, of a source's connections, or of all.
+#[derive(Debug)]
 pub(super) struct Unsent {
     bytes: AtomicUsize,
-    less: Notify,
+    limit: usize,
+    below: Notify,
 }
 
 impl Unsent {
-    pub(super) fn add(self: &Arc<Self>, bytes: usize) -> UnsentReply {
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        UnsentReply { of: self.clone(), bytes }
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), limit, below: Notify::new() })
     }
 
-    pub(super) fn is_below(&self, limit: usize) -> bool {
-        self.bytes.load(Ordering::Relaxed) < limit
+    pub(super) fn is_below(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) < self.limit
     }
 
-    /// Waits until there are fewer bytes than that. For one task.
-    pub(super) async fn below(&self, limit: usize) {
-        while !self.is_below(limit) {
-            self.less.notified().await;
+    /// Waits until there are fewer bytes than the limit.
+    pub(super) async fn below(&self) {
+        loop {
+            // Before the look, so that no change goes by in between.
+            let below = self.below.notified();
+            if self.is_below() {
+                return;
+            }
+            below.await;
+        }
+    }
+
+    fn less(&self, bytes: usize) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= self.limit && before - bytes < self.limit {
+            self.below.notify_waiters();
         }
     }
 }
 
-/// Counts for as long as it lives.
+/// A reply that counts for as long as it lives, in each of these.
 #[derive(Debug)]
 pub(super) struct UnsentReply {
-    of: Arc<Unsent>,
+    of: [Arc<Unsent>; 3],
     bytes: usize,
+}
+
+impl UnsentReply {
+    pub(super) fn new(of: &[Arc<Unsent>; 3], bytes: usize) -> Self {
+        for unsent in of {
+            unsent.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Self { of: of.clone(), bytes }
+    }
 }
 
 impl Drop for UnsentReply {
     fn drop(&mut self) {
-        self.of.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
-        self.of.less.notify_one();
+        for unsent in &self.of {
+            unsent.less(self.bytes);
+        }
     }
 }
 
-/// A request's place among those in flight, on its connection and on all.
+/// What all connections of a server may hold together, or those from one source.
 #[derive(Debug)]
+pub(super) struct Held {
+    pub(super) unfinished: Arc<Budget>,
+    pub(super) in_flight: Arc<Semaphore>,
+    pub(super) unsent: Arc<Unsent>,
+}
+
+/// How much [`Held`] may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    pub(super) unfinished: usize,
+    pub(super) in_flight: u32,
+    pub(super) unsent: usize,
+}
+
+impl Most {
+    /// What one source may have: half.
+    pub(super) fn of_source(self) -> Self {
+        Self { unfinished: self.unfinished / 2, in_flight: self.in_flight.div_ceil(2), unsent: self.unsent.div_ceil(2) }
+    }
+}
+
+impl Held {
+    pub(super) fn new(most: Most) -> Self {
+        Self {
+            unfinished: Budget::new(most.unfinished),
+            in_flight: Arc::new(Semaphore::new(most.in_flight as usize)),
+            unsent: Unsent::new(most.unsent),
+        }
+    }
+}
+
+/// What each source holds, an IP address, for as long as it has a connection or a request in flight.
+#[derive(Debug)]
+pub(super) struct Sources {
+    most: Most,
+    held: Mutex<BTreeMap<IpAddr, Weak<Held>>>,
+}
+
+impl Sources {
+    pub(super) fn new(most: Most) -> Self {
+        Self { most, held: Mutex::default() }
+    }
+
+    pub(super) fn of(&self, source: IpAddr) -> Arc<Held> {
+        // An IPv4 address is the same source on an IPv6 socket.
+        let source = source.to_canonical();
+        let mut all = self.held.lock().expect("no panic while locked");
+        if let Some(held) = all.get(&source).and_then(Weak::upgrade) {
+            return held;
+        }
+        all.retain(|_, held| held.strong_count() > 0);
+        let held = Arc::new(Held::new(self.most));
+        all.insert(source, Arc::downgrade(&held));
+        held
+    }
+}
+
+/// A request's place among those in flight: on its connection, of its source, and of all.
+#[derive(Debug)]
+#[expect(dead_code, reason = "they count while they live")]
 pub(super) struct InFlight {
-    #[expect(dead_code, reason = "they count while they live")]
-    pub(super) places: [OwnedSemaphorePermit; 2],
+    pub(super) places: [OwnedSemaphorePermit; 3],
+    /// Knows the source for as long as it has requests in flight, even where its connection has gone.
+    pub(super) source: Arc<Held>,
 }
 
 #[cfg(test)]
@@ -125,14 +219,28 @@ mod tests {
 
     #[test]
     fn a_budget_is_shared_and_given_back() {
-        let budget = Budget::new(100);
-        let (mut one, mut two) = (Share::of(&budget), Share::of(&budget));
+        let (budget, sources) = (Budget::new(100), [Budget::new(100), Budget::new(100)]);
+        let [mut one, mut two] = sources.each_ref().map(|source| Share::of(source, &budget));
         assert!(one.set(FREE), "that much is free");
         assert!(one.set(FREE + 60) && two.set(FREE + 40));
         assert!(!two.set(FREE + 41), "a byte too many");
         drop(two);
         assert!(one.set(FREE + 100) && one.set(0));
         assert_eq!(budget.used.load(Ordering::Relaxed), 0);
+        let small = Budget::new(50);
+        assert!(!Share::of(&small, &budget).set(FREE + 51), "more than a source's");
+        assert_eq!([&budget, &small].map(|budget| budget.used.load(Ordering::Relaxed)), [0, 0]);
+    }
+
+    #[test]
+    fn a_source_is_known_while_it_holds_something() {
+        let sources = Sources::new(Most { unfinished: 1, in_flight: 1, unsent: 1 });
+        let [one, same, other] = ["192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"].map(|ip| ip.parse().unwrap());
+        let held = sources.of(one);
+        assert!(Arc::ptr_eq(&held, &sources.of(same)));
+        drop(held);
+        let _other = sources.of(other);
+        assert_eq!(sources.held.lock().unwrap().len(), 1, "the first is forgotten");
     }
 
     #[test]

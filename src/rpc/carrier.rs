@@ -13,12 +13,12 @@ use tokio::io::AsyncRead;
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
+use super::connection::MAX_MALFORMED;
 use super::error::RpcError;
 use super::framing::FramingError;
 use super::gate::Gate;
 use super::message::{MalformedMessage, ReplyMessage, readable_rid};
 use super::pool::{Job, Opening, Pool, PoolLimits, Ticket, TransportId};
-use super::server::MAX_MALFORMED;
 use super::stream::{TextReader, write_all};
 use crate::event::Event;
 use crate::net::{BoxFuture, Net, TcpStream};

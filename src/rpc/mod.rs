@@ -17,6 +17,7 @@
 //! | what is written and not acknowledged | µTP's send buffer ([`utp::Config`](crate::utp::Config)) | the writer waits |
 //! | a server's requests unanswered on a connection | [`ServerConfig::max_in_flight`] | nothing more is read from it |
 //! | its requests that wait for [`Requests::next`] | [`ServerConfig::max_queue`] | nothing more is read |
+//! | its replies that are not taken | [`ServerConfig::max_unsent`], [`ServerConfig::max_unsent_total`] | nothing more is read |
 //! | what is received and not read | µTP's receive window | the peer's µTP stops sending |
 //! | its connections | [`ServerConfig::max_connections`] | a new one is reset |
 //!
@@ -26,6 +27,7 @@
 mod bounds;
 mod carrier;
 mod client;
+mod connection;
 mod error;
 pub mod framing;
 mod gate;
@@ -41,10 +43,11 @@ mod typed;
 
 pub use bounds::{TEXT_RATE, TEXT_TIME};
 pub use client::{CLOSE_TIMEOUT, ClientConfig, MAX_REFERENCE_MESSAGE, PeerRpcClient, RequestOptions};
+pub use connection::MAX_MALFORMED;
 pub use error::RpcError;
 pub use map::Replies;
 pub use server::{
-    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, MAX_MALFORMED, PeerRpcServer, Request,
-    RequestParts, Requests, ServerConfig,
+    ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, ERR_REQUEST_TIME, PeerRpcServer, Request, RequestParts,
+    Requests, ServerConfig,
 };
 pub use typed::{ERR_REPLY_TYPE, ERR_REQUEST_TYPE};

@@ -1,35 +1,24 @@
 //! The serving side: accepts connections, reads requests, writes replies.
 
-use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::{Either, select};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::bounds::{Budget, InFlight, Share, Unsent};
-use super::framing::{FramingError, MAX_TEXT};
+use super::bounds::{Held, InFlight, Most, Sources, Unsent, UnsentReply};
+use super::framing::MAX_TEXT;
 use super::gate::Gate;
-use super::message::{MalformedMessage, ReplyMessage, RequestMessage, readable_rid};
-use super::stream::{Outgoing, TextReader, write_within};
+use super::message::ReplyMessage;
+use super::stream::Outgoing;
 use super::streaming;
 use crate::event::Event;
 use crate::limits::{Limit, LimitCounts};
 use crate::net::{LONGEST_WAIT, Net, Task};
 use crate::transport::Endpoint;
-
-/// How many malformed texts a connection may bring before it is closed.
-pub const MAX_MALFORMED: usize = 100;
-
-/// For how many bytes a request counts as one more in flight.
-const IN_FLIGHT_UNIT: usize = 16 << 10;
 
 /// The error that a client gets where a [`Request`] was dropped without an answer.
 pub const ERR_NO_REPLY: &str = "ERR_NO_REPLY";
@@ -46,15 +35,16 @@ pub const ERR_REQUEST_TIME: &str = "ERR_REQUEST_TIME";
 /// Settings of a [`PeerRpcServer`].
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
-    max_message: usize,
-    max_in_flight: u32,
+    pub(super) max_message: usize,
+    pub(super) max_in_flight: u32,
     max_connections: usize,
     max_queue: usize,
-    max_in_flight_total: u32,
+    pub(super) max_in_flight_total: u32,
     max_unfinished: usize,
-    max_unsent: usize,
-    write_timeout: Duration,
-    idle_timeout: Duration,
+    pub(super) max_unsent: usize,
+    max_unsent_total: usize,
+    pub(super) write_timeout: Duration,
+    pub(super) idle_timeout: Duration,
     stop_timeout: Duration,
 }
 
@@ -68,6 +58,7 @@ impl Default for ServerConfig {
             max_in_flight_total: 32_768,
             max_unfinished: 256 << 20,
             max_unsent: 16 << 20,
+            max_unsent_total: 256 << 20,
             write_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(180),
             stop_timeout: Duration::from_secs(60),
@@ -88,7 +79,7 @@ impl ServerConfig {
         Self { max_in_flight: max_in_flight.max(1), ..self }
     }
 
-    /// How many connections may be open (default 4096). Further ones are reset.
+    /// How many connections may be open (default 4096), on all endpoints that it serves on. Further ones are reset.
     pub fn max_connections(self, max_connections: usize) -> Self {
         Self { max_connections, ..self }
     }
@@ -100,13 +91,15 @@ impl ServerConfig {
     }
 
     /// How many requests of all connections may be unanswered (default 32,768, at least 1); large ones count as for
-    /// [`max_in_flight`](Self::max_in_flight). At the limit nothing more is read.
+    /// [`max_in_flight`](Self::max_in_flight). Half of them may be from one IP address. At the limit nothing more is read,
+    /// or nothing from there.
     pub fn max_in_flight_total(self, max_in_flight_total: u32) -> Self {
         Self { max_in_flight_total: max_in_flight_total.max(1), ..self }
     }
 
     /// How many bytes the unfinished requests of all connections may have together, 16 KiB of each not counted (default
-    /// 256 MiB). A connection that needs more gets [`ERR_REQUEST_SIZE`] and is closed.
+    /// 256 MiB), half of them on connections from one IP address. A connection that needs more gets
+    /// [`ERR_REQUEST_SIZE`] and is closed.
     pub fn max_unfinished(self, max_unfinished: usize) -> Self {
         Self { max_unfinished, ..self }
     }
@@ -115,6 +108,18 @@ impl ServerConfig {
     /// request is read from it; those in flight already are still answered.
     pub fn max_unsent(self, max_unsent: usize) -> Self {
         Self { max_unsent: max_unsent.max(1), ..self }
+    }
+
+    /// How many bytes of replies of all connections may wait to be taken (default 256 MiB), half of them on connections
+    /// from one IP address. Beyond it, no further request is read, or none from there, until they are taken or
+    /// [`write_timeout`](Self::write_timeout) ends their connections; those in flight already are still answered.
+    pub fn max_unsent_total(self, max_unsent_total: usize) -> Self {
+        Self { max_unsent_total: max_unsent_total.max(1), ..self }
+    }
+
+    /// What all connections together may hold.
+    pub(super) fn most(&self) -> Most {
+        Most { unfinished: self.max_unfinished, in_flight: self.max_in_flight_total, unsent: self.max_unsent_total }
     }
 
     /// How long a peer may take to make room for a reply (default 60 s, at most a year), and a second more for each
@@ -177,7 +182,7 @@ pub struct Request {
     pub payload: Value,
     /// The client's address, as this side sees it.
     pub from: SocketAddr,
-    replier: Replier,
+    pub(super) replier: Replier,
 }
 
 /// A request as a handler gets it: see [`PeerRpcServer::serve`].
@@ -228,12 +233,8 @@ impl PeerRpcServer {
             while let Some(request) = requests.next().await {
                 let Request { rid, key, payload, from, replier } = request;
                 let (parts, handler) = (RequestParts { rid, key, payload, from }, handler.clone());
-                if handlers.len() == handlers.capacity() {
-                    handlers.retain(|handler| !handler.is_finished());
-                    // As many more as are at work, at least: tidying costs little for each.
-                    handlers.reserve(handlers.len().max(64));
-                }
-                handlers.push(net.spawn(Box::pin(async move { replier.reply(&handler(parts).await) })));
+                let handling = Box::pin(async move { replier.reply(&handler(parts).await) });
+                keep(&mut handlers, net.spawn(handling));
             }
         })));
         server
@@ -285,24 +286,24 @@ impl Request {
 
 /// What answers one request.
 #[derive(Debug)]
-struct Replier {
-    net: Net,
-    rid: String,
-    to: SocketAddr,
-    messages: mpsc::UnboundedSender<Outgoing>,
-    permit: Option<InFlight>,
-    unsent: Arc<Unsent>,
+pub(super) struct Replier {
+    pub(super) net: Net,
+    pub(super) rid: String,
+    pub(super) to: SocketAddr,
+    pub(super) messages: mpsc::UnboundedSender<Outgoing>,
+    pub(super) permit: Option<InFlight>,
+    pub(super) unsent: [Arc<Unsent>; 3],
 }
 
 impl Replier {
-    fn reply(mut self, result: &Result<Value, String>) {
+    pub(super) fn reply(mut self, result: &Result<Value, String>) {
         self.send(result);
     }
 
     fn send(&mut self, result: &Result<Value, String>) {
         let Some(permit) = self.permit.take() else { return };
         let text = ReplyMessage::encode(&self.rid, result);
-        let unsent = Some(self.unsent.add(text.len()));
+        let unsent = Some(UnsentReply::new(&self.unsent, text.len()));
         if self.messages.send(Outgoing { text, permit: Some(permit), unsent, wanted: None }).is_ok() {
             let error = result.as_ref().err().cloned();
             self.net.emit(Event::ReplySent { rid: self.rid.clone(), to: self.to, error });
@@ -320,12 +321,14 @@ impl Drop for Replier {
 #[derive(Debug)]
 pub(super) struct Shared {
     net: Net,
-    config: ServerConfig,
-    requests: mpsc::Sender<Request>,
+    pub(super) config: ServerConfig,
+    pub(super) requests: mpsc::Sender<Request>,
     pub(super) malformed: AtomicU64,
-    limits: Arc<LimitCounts>,
-    in_flight: Arc<Semaphore>,
-    unfinished: Arc<Budget>,
+    pub(super) limits: Arc<LimitCounts>,
+    /// Places for connections, on all endpoints.
+    connections: Arc<Semaphore>,
+    pub(super) all: Held,
+    pub(super) sources: Sources,
     /// Connections are inside.
     gate: Gate,
     offers: streaming::Offers,
@@ -338,12 +341,13 @@ impl Shared {
     }
 
     fn with(net: &Net, limits: Arc<LimitCounts>, config: ServerConfig) -> (Arc<Self>, Requests) {
-        let in_flight = Arc::new(Semaphore::new(config.max_in_flight_total as usize));
-        let unfinished = Budget::new(config.max_unfinished);
+        let connections = Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS)));
+        let most = config.most();
+        let (all, sources) = (Held::new(most), Sources::new(most.of_source()));
         let (requests, received) = mpsc::channel(config.max_queue);
         let (malformed, gate, offers) = (AtomicU64::new(0), Gate::new(), streaming::Offers::default());
         let net = net.clone();
-        let shared = Self { net, config, requests, malformed, limits, in_flight, unfinished, gate, offers };
+        let shared = Self { net, config, requests, malformed, limits, connections, all, sources, gate, offers };
         (Arc::new(shared), Requests(received))
     }
 
@@ -373,177 +377,29 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
     let mut connections: Vec<Task> = Vec::new();
     while let Some(accepted) = shared.gate.unless_closed(endpoint.accept()).await {
         let Some(stream) = accepted else { return };
-        if connections.len() >= shared.config.max_connections {
-            connections.retain(|connection| !connection.is_finished());
-        }
-        if connections.len() >= shared.config.max_connections {
-            shared.limits.reached(Limit::ServerConnections, Some(stream.peer_addr()));
+        let from = stream.peer_addr();
+        let Ok(place) = shared.connections.clone().try_acquire_owned() else {
+            shared.limits.reached(Limit::ServerConnections, Some(from));
             stream.reset();
             continue;
-        }
-        let from = stream.peer_addr();
-        connections.push(shared.net.spawn(Box::pin(streaming::route(shared.clone(), stream, from))));
+        };
+        let running = streaming::route(shared.clone(), stream, from);
+        let task = Box::pin(async move {
+            let _place = place;
+            running.await;
+        });
+        keep(&mut connections, shared.net.spawn(task));
     }
     // They end with this task.
     shared.gate.empty().await;
 }
 
-/// Why nothing more is read from a connection.
-enum End {
-    /// The peer has asked all it wants to, or may: what is in flight is still answered.
-    OfRequests,
-    /// The connection is gone.
-    OfConnection,
-}
-
-/// One peer's connection.
-pub(super) struct Connection {
-    shared: Arc<Shared>,
-    from: SocketAddr,
-    messages: mpsc::UnboundedSender<Outgoing>,
-    in_flight: Arc<Semaphore>,
-    unsent: Arc<Unsent>,
-}
-
-impl Connection {
-    /// Reads and answers requests until either side ends the connection. After the peer's end the requests in
-    /// flight are still answered.
-    pub(super) async fn run<S>(shared: Arc<Shared>, stream: S, from: SocketAddr)
-    where
-        S: AsyncRead + AsyncWrite + Send + 'static,
-    {
-        let gate = shared.gate.clone();
-        let Some(_inside) = gate.enter() else { return };
-        let (reader, writer) = tokio::io::split(stream);
-        let texts = TextReader::new(reader, shared.config.max_message).within(Share::of(&shared.unfinished));
-        let in_flight = Arc::new(Semaphore::new(shared.config.max_in_flight as usize));
-        let (messages, outgoing) = mpsc::unbounded_channel();
-        let (limits, patience) = (shared.limits.clone(), shared.config.write_timeout);
-        let reading = pin!(Self { shared, from, messages, in_flight, unsent: Arc::default() }.read(texts));
-        let writing = pin!(write_within(writer, outgoing, Some(patience)));
-        let written = match select(reading, writing).await {
-            Either::Left((End::OfRequests, writing)) => writing.await,
-            Either::Left((End::OfConnection, _)) => return,
-            Either::Right((written, _)) => written,
-        };
-        // An error here is the connection's end as well: there is nobody left to tell.
-        // One of the transport has its cause inside; that of our own patience has none.
-        if written.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut && error.get_ref().is_none()) {
-            limits.reached(Limit::WriteTimeout, Some(from));
-        }
+/// Keeps a task among others, of which those that have ended go now and then.
+fn keep(tasks: &mut Vec<Task>, task: Task) {
+    if tasks.len() == tasks.capacity() {
+        tasks.retain(|task| !task.is_finished());
+        // As many more as are at work, at least: tidying costs little for each.
+        tasks.reserve(tasks.len().max(64));
     }
-
-    /// Waits until the peer has taken enough of its replies.
-    async fn until_read(&self) {
-        let most = self.shared.config.max_unsent;
-        if !self.unsent.is_below(most) {
-            self.shared.limits.reached(Limit::Unsent, Some(self.from));
-            self.unsent.below(most).await;
-        }
-    }
-
-    /// Waits for a place among the requests in flight, on this connection and then on all.
-    async fn place(&self, size: usize) -> Option<InFlight> {
-        let config = &self.shared.config;
-        let most = config.max_in_flight.min(config.max_in_flight_total);
-        let count = u32::try_from(size / IN_FLIGHT_UNIT + 1).unwrap_or(u32::MAX).min(most);
-        let own = self.acquire(&self.in_flight, count, Limit::InFlight).await?;
-        let total = self.acquire(&self.shared.in_flight, count, Limit::InFlightTotal).await?;
-        Some(InFlight { places: [own, total] })
-    }
-
-    async fn acquire(&self, places: &Arc<Semaphore>, count: u32, limit: Limit) -> Option<OwnedSemaphorePermit> {
-        match places.clone().try_acquire_many_owned(count) {
-            Ok(permit) => Some(permit),
-            Err(TryAcquireError::Closed) => None,
-            Err(TryAcquireError::NoPermits) => {
-                self.shared.limits.reached(limit, Some(self.from));
-                places.clone().acquire_many_owned(count).await.ok()
-            }
-        }
-    }
-
-    fn tell_limit(&self, error: &FramingError) {
-        let limit = match error {
-            FramingError::TooLarge { .. } => Limit::MessageSize,
-            FramingError::TooDeep { .. } => Limit::MessageDepth,
-            FramingError::TooSlow { .. } => Limit::MessageTime,
-            FramingError::NoRoom { .. } => Limit::Unfinished,
-            _ => return,
-        };
-        self.shared.limits.reached(limit, Some(self.from));
-    }
-
-    async fn read<R: AsyncRead + Unpin>(self, mut texts: TextReader<R>) -> End {
-        let max_in_flight = self.shared.config.max_in_flight as usize;
-        let mut malformed = 0;
-        loop {
-            let next = async {
-                self.until_read().await;
-                timeout(self.shared.config.idle_timeout, texts.next()).await
-            };
-            let Some(next) = self.shared.gate.unless_closed(next).await else { return End::OfRequests };
-            let text = match next {
-                Ok(Ok(Some(text))) => text,
-                Ok(Ok(None)) => return End::OfRequests,
-                Ok(Err(_)) => return End::OfConnection,
-                Err(_) if self.in_flight.available_permits() == max_in_flight && !texts.is_unfinished() => {
-                    return End::OfRequests;
-                }
-                Err(_) => continue,
-            };
-            let fatal = text.as_ref().is_err_and(FramingError::is_fatal);
-            let size = text.as_ref().map_or(0, Bytes::len);
-            let slow = matches!(text, Err(FramingError::TooSlow { .. }));
-            let request = match text {
-                Ok(text) => RequestMessage::parse(&text),
-                Err(e) => {
-                    self.tell_limit(&e);
-                    Err(MalformedMessage { rid: readable_rid(e.head()), reason: e.to_string() })
-                }
-            };
-            let Some(permit) = self.place(size).await else { return End::OfConnection };
-            match request {
-                Ok(RequestMessage { rid, key, payload }) => {
-                    let received = Event::RequestReceived { rid: rid.clone(), key: key.clone(), from: self.from };
-                    self.shared.net.emit(received);
-                    let replier = self.replier(rid.clone(), permit);
-                    let request = Request { rid, key, payload, from: self.from, replier };
-                    if self.shared.requests.send(request).await.is_err() {
-                        return End::OfRequests;
-                    }
-                }
-                Err(MalformedMessage { rid, reason }) => {
-                    self.shared.malformed.fetch_add(1, Ordering::Relaxed);
-                    self.shared.net.emit(Event::Malformed { layer: "rpc", from: self.from, reason });
-                    if let Some(rid) = rid {
-                        let error = match (fatal, slow) {
-                            (_, true) => ERR_REQUEST_TIME,
-                            (true, false) => ERR_REQUEST_SIZE,
-                            (false, false) => ERR_REQUEST_PARSE,
-                        };
-                        self.replier(rid, permit).reply(&Err(error.to_owned()));
-                    }
-                    malformed += 1;
-                }
-            }
-            if malformed >= MAX_MALFORMED {
-                self.shared.limits.reached(Limit::Malformed, Some(self.from));
-            }
-            if fatal || malformed >= MAX_MALFORMED {
-                return End::OfRequests;
-            }
-        }
-    }
-
-    fn replier(&self, rid: String, permit: InFlight) -> Replier {
-        Replier {
-            net: self.shared.net.clone(),
-            rid,
-            to: self.from,
-            messages: self.messages.clone(),
-            permit: Some(permit),
-            unsent: self.unsent.clone(),
-        }
-    }
+    tasks.push(task);
 }

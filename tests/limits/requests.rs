@@ -25,7 +25,7 @@ struct Bench {
     wire: Wire,
     serving: Endpoint,
     asking: Endpoint,
-    _server: PeerRpcServer,
+    server: PeerRpcServer,
     at_work: Arc<AtomicUsize>,
 }
 
@@ -46,10 +46,15 @@ fn bench(config: ServerConfig) -> Bench {
             }
         }
     });
-    Bench { wire, serving, asking, _server: server, at_work }
+    Bench { wire, serving, asking, server, at_work }
 }
 
 impl Bench {
+    /// A further host.
+    fn host(&self, number: u8) -> Endpoint {
+        Endpoint::bind(&self.wire.net(), address(number), EndpointConfig::default()).unwrap()
+    }
+
     async fn connect(&self) -> UtpStream {
         self.asking.connect(address(1)).await.unwrap()
     }
@@ -153,17 +158,18 @@ async fn a_large_text_over_a_slow_path_has_more_time() {
 
 #[tokio::test(start_paused = true)]
 async fn unfinished_requests_of_all_connections_have_a_common_bound() {
-    let bench = bench(ServerConfig::default().max_unfinished(1025 << 10));
+    let bench = bench(ServerConfig::default().max_unfinished(1026 << 10));
     let mut streams = Vec::new();
-    for _ in 0..5 {
-        let mut stream = bench.connect().await;
+    let hosts = [3, 4].map(|number| bench.host(number));
+    // A quarter of the bound each, beside what is free, and half of it from one source.
+    for (host, refused) in [(0, 0), (0, 0), (0, 1), (1, 1), (1, 1), (1, 2)] {
+        let mut stream = hosts[host].connect(address(1)).await.unwrap();
         stream.write_all(br#"["rid","key",""#).await.unwrap();
-        // A quarter of the bound each, beside what is free.
         let _ = stream.write_all(&vec![b'x'; 272 << 10]).await;
-        streams.push(stream);
         sleep(Duration::from_secs(1)).await;
+        assert_eq!(bench.times(Limit::Unfinished), refused, "the third of each finds no room");
+        streams.push(stream);
     }
-    assert_eq!(bench.times(Limit::Unfinished), 1, "the fifth finds no room");
     let (answer, _) = rest(streams.pop().unwrap()).await;
     assert_eq!(answer, format!(r#"["rid","{ERR_REQUEST_SIZE}",null]"#));
     bench.serves_others().await;
@@ -172,7 +178,7 @@ async fn unfinished_requests_of_all_connections_have_a_common_bound() {
     first.write_all(br#""]"#).await.unwrap();
     first.shutdown().await.unwrap();
     assert!(rest(first).await.0.len() > 272 << 10);
-    let mut next = bench.connect().await;
+    let mut next = hosts[0].connect(address(1)).await.unwrap();
     next.write_all(format!(r#"["rid","key","{}"]"#, "x".repeat(272 << 10)).as_bytes()).await.unwrap();
     next.shutdown().await.unwrap();
     assert!(rest(next).await.0.len() > 272 << 10);
@@ -211,19 +217,74 @@ async fn who_does_not_read_its_replies_is_not_read_either_and_then_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_in_flight_are_bounded_on_a_connection_and_in_all() {
-    let bench = bench(ServerConfig::default().max_in_flight(3).max_in_flight_total(5));
+async fn replies_that_nobody_reads_have_a_common_bound() {
+    let bench = bench(ServerConfig::default().max_unsent_total(8 << 20));
+    // Connections of one source after the other, each of which asks for a megabyte again and again and reads nothing.
     let mut streams = Vec::new();
-    for (nth, expected) in [(0, 3), (1, 5), (2, 5)] {
-        let mut stream = bench.connect().await;
+    let mut asking = async |host: &Endpoint| {
+        for _ in 0..6 {
+            let (reader, mut writer) = tokio::io::split(host.connect(address(1)).await.unwrap());
+            for nth in 0..6 {
+                writer.write_all(format!(r#"["{nth}","key",1048576]"#).as_bytes()).await.unwrap();
+                sleep(Duration::from_millis(100)).await;
+            }
+            streams.push((reader, writer));
+        }
+        bench.at_work.load(Ordering::SeqCst)
+    };
+    let [one, two, three] = [3, 4, 5].map(|number| bench.host(number));
+    // Beside what is under way with µTP, a megabyte or two on each connection that was read.
+    let first = asking(&one).await;
+    assert!((4..=10).contains(&first), "{first} requests were answered");
+    assert!(bench.times(Limit::UnsentTotal) > 0);
+    assert_eq!(bench.times(Limit::Unsent), 0);
+    bench.serves_others().await;
+    let both = asking(&two).await;
+    assert!((first + 4..=first + 10).contains(&both), "{both} requests were answered");
+    // All is taken: nobody is read any more, until those have gone that do not read.
+    assert_eq!(asking(&three).await, both);
+    drop(streams);
+    sleep(Duration::from_secs(5)).await;
+    bench.serves_others().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_in_flight_are_bounded_on_a_connection_and_in_all() {
+    let bench = bench(ServerConfig::default().max_in_flight(3).max_in_flight_total(9));
+    let mut streams = Vec::new();
+    // Five of the nine from a source, which is half.
+    let hosts = [3, 4].map(|number| bench.host(number));
+    for (nth, (host, expected)) in [(0, 3), (0, 5), (0, 5), (1, 8), (1, 9), (1, 9)].into_iter().enumerate() {
+        let mut stream = hosts[host].connect(address(1)).await.unwrap();
         for request in 0..10 {
             stream.write_all(format!(r#"["{nth}-{request}","key",0]"#).as_bytes()).await.unwrap();
         }
         streams.push(stream);
         sleep(Duration::from_secs(1)).await;
-        assert_eq!(bench.at_work.load(Ordering::SeqCst), expected);
+        assert_eq!(bench.at_work.load(Ordering::SeqCst), expected, "after connection {nth}");
     }
-    assert_eq!((bench.times(Limit::InFlight), bench.times(Limit::InFlightTotal)), (1, 2));
+    assert_eq!((bench.times(Limit::InFlight), bench.times(Limit::InFlightTotal)), (2, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_more_is_read_while_requests_wait_for_the_application() {
+    let wire = Wire::default();
+    let serving = Endpoint::bind(&wire.net(), address(1), EndpointConfig::default()).unwrap();
+    let asking = Endpoint::bind(&wire.net(), address(2), EndpointConfig::default()).unwrap();
+    let (_server, mut requests) = PeerRpcServer::new(&serving, ServerConfig::default().max_queue(3));
+    let mut stream = asking.connect(address(1)).await.unwrap();
+    for request in 0..10 {
+        stream.write_all(format!(r#"["{request}","key",0]"#).as_bytes()).await.unwrap();
+    }
+    let received = || wire.events().iter().filter(|e| matches!(e, Event::RequestReceived { .. })).count();
+    sleep(Duration::from_secs(30)).await;
+    assert_eq!(received(), 4, "three in the queue, and one that waits for room");
+    for nth in 0..10 {
+        let request = requests.next().await.unwrap();
+        assert_eq!(request.rid, nth.to_string(), "none is lost");
+        request.reply(Ok(json!(null)));
+    }
+    assert_eq!(received(), 10);
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,6 +299,26 @@ async fn a_server_has_so_many_connections() {
     drop(held.pop());
     sleep(Duration::from_secs(20)).await;
     bench.serves_others().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_has_no_more_of_them_on_several_endpoints() {
+    let bench = bench(ServerConfig::default().max_connections(2));
+    let further = Endpoint::bind(&bench.wire.net(), address(3), EndpointConfig::default()).unwrap();
+    let also = bench.server.also_on()(&further);
+    let first = bench.connect().await;
+    let second = bench.asking.connect(address(3)).await.unwrap();
+    sleep(Duration::from_millis(100)).await;
+    for to in [address(1), address(3)] {
+        let (_, took) = rest(bench.asking.connect(to).await.unwrap()).await;
+        assert!(took < Duration::from_millis(100), "reset after {took:?}");
+    }
+    assert_eq!(bench.times(Limit::ServerConnections), 2);
+    // Those of an endpoint that is served no more make room.
+    drop((also, second));
+    sleep(Duration::from_secs(1)).await;
+    bench.serves_others().await;
+    drop(first);
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,8 +20,9 @@ use super::server::{StreamReplier, StreamRequest, Taker};
 use super::{ASK, BUSY, StreamConfig, YES};
 use crate::event::Event;
 use crate::net::Net;
+use crate::rpc::connection::Connection;
 use crate::rpc::message::RequestMessage;
-use crate::rpc::server::{Connection, Shared};
+use crate::rpc::server::Shared;
 use crate::transport::UtpStream;
 
 /// What a server offers at the moment: nothing, until the application asks for streamed calls.
@@ -171,10 +172,14 @@ async fn serve(net: &Net, offer: Arc<Offer>, mut stream: UtpStream, from: Socket
         reply: offer.config.idle_timeout,
         max_head: offer.config.max_head,
     };
-    offer.taker.take(net, StreamRequest { rid, key, payload, from, body: reader, replier });
+    let at_work = offer.taker.take(net, StreamRequest { rid, key, payload, from, body: reader, replier });
     let outgoing = Outgoing { head: Some(head), body: source };
     let incoming = Incoming { head: None, body: sink };
     carry(Call { stream, outgoing, incoming, limits, report }).await;
+    // It may have more to do than the call. It ends with this task, and so with the server.
+    if let Some(at_work) = at_work {
+        at_work.ended().await;
+    }
 }
 
 /// A stream of which something was read already.

@@ -188,7 +188,10 @@ impl Carrier<'_> {
         chunk: &mut [u8],
     ) -> Result<(), StreamError> {
         let headless = incoming.head.is_some();
-        let received = self.progress.borrow().received;
+        let (received, stopped) = {
+            let progress = self.progress.borrow();
+            (progress.received, progress.stopped)
+        };
         let header = self.owed(headless, read_header(reader, self.limits.max_head)).await?;
         match header.kind {
             Kind::Head if headless => {
@@ -217,7 +220,7 @@ impl Carrier<'_> {
                     progress.trouble.get_or_insert(error);
                 });
             }
-            Kind::Stop => self.step(|progress| progress.stopped = true),
+            Kind::Stop if !stopped => self.step(|progress| progress.stopped = true),
             kind => return Err(StreamError::Protocol(format!("a {kind:?} frame out of its place"))),
         }
         Ok(())

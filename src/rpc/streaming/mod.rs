@@ -23,7 +23,7 @@
 //! | `D` data | the next bytes of the body, at least one | [`MAX_CHUNK`] |
 //! | `E` end | none; the body is complete | 0 |
 //! | `A` abort | UTF-8: why the body is not going to be complete | [`MAX_REASON`] |
-//! | `S` stop | none; the sender reads no more of the other's body, which should be aborted | 0 |
+//! | `S` stop | none; the sender reads no more of the other's body, which should be aborted; once | 0 |
 //!
 //! Each side sends one body, which ends in `E` or `A`; a connection that ends before has cut the body off. The heads
 //! are frames too, so that their size is known before they are read. Both bodies flow at once: a server may answer

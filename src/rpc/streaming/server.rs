@@ -1,5 +1,6 @@
 //! The serving side of streamed calls, as the application sees it.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::StreamConfig;
 use super::body::{BodyReader, BodyWriter};
-use crate::net::{BoxFuture, Net};
+use crate::net::{BoxFuture, Net, Task};
 use crate::rpc::message::ReplyMessage;
 use crate::rpc::server::{ERR_NO_REPLY, PeerRpcServer};
 
@@ -75,7 +76,8 @@ impl PeerRpcServer {
     }
 
     /// Offers streams from now on, and gives each streamed call to `handler` in a task of its own. A handler that
-    /// returns without a reply answers [`ERR_NO_REPLY`].
+    /// returns without a reply answers [`ERR_NO_REPLY`]. A call has its place among
+    /// [`max_streams`](StreamConfig::max_streams) until its handler has returned.
     pub fn serve_streams<H, F>(&self, config: StreamConfig, handler: H)
     where
         H: Fn(StreamRequest) -> F + Send + Sync + 'static,
@@ -152,12 +154,39 @@ impl Taker {
         }
     }
 
-    pub(super) fn take(&self, net: &Net, request: StreamRequest) {
+    /// Gives a call away; where it goes to a handler, that is at work until the result is dropped.
+    pub(super) fn take(&self, net: &Net, request: StreamRequest) -> Option<AtWork> {
         match self {
-            // A call that is dropped here is answered with an error.
-            Self::Queue(calls) => _ = calls.try_send(request),
-            Self::Handler(handler) => net.spawn(handler(request)).detach(),
+            Self::Queue(calls) => {
+                // A call that is dropped here is answered with an error.
+                let _ = calls.try_send(request);
+                None
+            }
+            Self::Handler(handler) => {
+                let (working, ended) = oneshot::channel();
+                let handling = handler(request);
+                let task = net.spawn(Box::pin(async move {
+                    // Goes with the task, however that ends.
+                    let _working = working;
+                    handling.await;
+                }));
+                Some(AtWork { _task: task, ended })
+            }
         }
+    }
+}
+
+/// A handler at work. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct AtWork {
+    _task: Task,
+    ended: oneshot::Receiver<Infallible>,
+}
+
+impl AtWork {
+    /// Waits until the handler has returned, or has panicked.
+    pub(super) async fn ended(self) {
+        let _ = self.ended.await;
     }
 }
 

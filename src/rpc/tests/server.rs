@@ -8,7 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::rpc::server::{Connection, Shared};
+use crate::rpc::connection::Connection;
+use crate::rpc::server::Shared;
 use crate::rpc::{ERR_NO_REPLY, ERR_REQUEST_PARSE, ERR_REQUEST_SIZE, MAX_MALFORMED, Requests, ServerConfig};
 
 struct Bench {

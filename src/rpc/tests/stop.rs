@@ -10,7 +10,8 @@ use tokio::io::ReadBuf;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::rpc::server::{Connection, Shared};
+use crate::rpc::connection::Connection;
+use crate::rpc::server::Shared;
 use crate::rpc::{CLOSE_TIMEOUT, RequestOptions, RpcError, ServerConfig};
 
 #[tokio::test(start_paused = true)]
