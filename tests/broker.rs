@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use grenache::broker::{Broker, BrokerClient, BrokerConfig, EXTENSION};
+use grenache::broker::{Broker, BrokerClient, BrokerConfig, EXTENSION, RelayConfig};
 use grenache::event::Event;
 use grenache::link::{Link, LinkConfig};
 use grenache::nat::Behaviour;
@@ -160,4 +160,23 @@ async fn a_malformed_registration_is_an_error_and_reported() {
     }
     assert_eq!(net.count(|e| matches!(e, Event::Malformed { layer: "broker", .. })), 3);
     assert_eq!(net.count(|e| matches!(e, Event::Registered { .. })), 0);
+}
+
+#[tokio::test]
+async fn who_is_not_registered_gets_no_relay_and_takes_no_place() {
+    let (on, net) = endpoint();
+    let config = BrokerConfig::new("fibo_broker").relay(RelayConfig::default().sessions(1));
+    let _broker = Broker::start(&on, None, config);
+    let (worker, stranger) = (peer(|_| None), peer(|_| None));
+    let at = on.local_addr();
+    let registration = json!({ "service": "fibo", "server": true, "wait": 0 });
+    let answer = worker.rpc.request_at(at, EXTENSION, &registration).await.unwrap();
+    let ask = json!({ "service": "fibo", "server": true, "do": "relay", "to": answer[EXTENSION]["key"] });
+    for _ in 0..2 {
+        let refused = stranger.rpc.request_at(at, EXTENSION, &ask).await.unwrap_err();
+        assert!(refused.to_string().starts_with("ERR_BROKER_UNREGISTERED"), "{refused}");
+    }
+    assert_eq!(net.count(|e| matches!(e, Event::RelayOpened { .. })), 0);
+    let offer = worker.rpc.request_at(at, EXTENSION, &ask).await.unwrap();
+    assert!(offer["port"].is_u64(), "the place is there still: {offer}");
 }

@@ -251,8 +251,12 @@ impl Desk {
 
     fn open_relay(&self, from: SocketAddr, registration: &Registration, to: &str) -> Result<Value, String> {
         let config = self.relay.ok_or_else(|| RelayRefused::NotOffered.to_string())?;
-        if !self.registry().is_registered(now(), to) {
-            return Err(NotRegistered::Receiver.to_string());
+        // Nothing is taken for who may not signal.
+        let own_key = sender(from, registration);
+        for (key, missing) in [(own_key.as_str(), NotRegistered::Sender), (to, NotRegistered::Receiver)] {
+            if !self.registry().is_registered(now(), key) {
+                return Err(missing.to_string());
+            }
         }
         let source = from.ip().to_canonical();
         self.places.lock().expect("no panic while locked").take(&config, source).map_err(|e| e.to_string())?;
@@ -261,13 +265,14 @@ impl Desk {
         let [own, others] = tokens.clone();
         let (port, task) = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)
             .map_err(|e| format!("ERR_BROKER_RELAY_SOCKET: {e}"))?;
+        let told = |token| serde_json::to_value(RelayOffer { port, token }).expect("it can be written as JSON");
+        let signal = serde_json::json!({ "relay": told(others) });
+        // Where the signal fails the task is dropped, and its place is free.
+        self.registry().signal(now(), &own_key, to, signal).map_err(|e| e.to_string())?;
         let mut relays = self.relays.lock().expect("no panic while locked");
         relays.retain(|relay| !relay.is_finished());
         relays.push(task);
         drop(relays);
-        let told = |token| serde_json::to_value(RelayOffer { port, token }).expect("it can be written as JSON");
-        let signal = serde_json::json!({ "relay": told(others) });
-        self.registry().signal(now(), &sender(from, registration), to, signal).map_err(|e| e.to_string())?;
         self.news.notify_waiters();
         Ok(told(own))
     }

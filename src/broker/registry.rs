@@ -26,6 +26,9 @@ pub const MAX_SERVICE: usize = 256;
 /// How many signals wait for a peer to fetch them. At the limit the oldest is lost.
 pub const MAX_SIGNALS: usize = 16;
 
+/// How many of them from one source (an IP address); beyond it that source's own oldest is lost.
+pub const MAX_SIGNALS_PER_SOURCE: usize = MAX_SIGNALS / 2;
+
 /// A peer that has registered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
@@ -109,8 +112,8 @@ pub struct Registry {
 struct Held {
     entry: Entry,
     renewed: Instant,
-    /// What other peers have for it.
-    signals: VecDeque<Value>,
+    /// What other peers have for it, and from which address.
+    signals: VecDeque<(IpAddr, Value)>,
     /// Whether somebody of the other role has come since it was last answered.
     company: bool,
     /// Numbers its waits: an answer that is held back is let go when the next one is asked for.
@@ -196,7 +199,7 @@ impl Registry {
         // Who has asked anew may not hear this answer any more.
         if let Some(held) = held.filter(|held| held.wait == wait) {
             (held.company, held.waiting) = (false, false);
-            signals = std::mem::take(&mut held.signals).into();
+            signals = std::mem::take(&mut held.signals).into_iter().map(|(_, signal)| signal).collect();
         }
         let extension = offers.told(key, you, signals);
         Value::Object(Map::from_iter([(EXTENSION.to_owned(), extension), (service.to_owned(), told)]))
@@ -212,11 +215,16 @@ impl Registry {
         self.expire(now);
         let sender = self.entries.get(&from.to_owned()).ok_or(NotRegistered::Sender)?;
         let signal = Signal { from: from.to_owned(), address: sender.entry.socket_addr(), data };
+        let source = signal.address.ip();
         let receiver = self.entries.get_mut(&to.to_owned()).ok_or(NotRegistered::Receiver)?;
-        if receiver.signals.len() >= MAX_SIGNALS {
-            receiver.signals.pop_front();
+        let signals = &mut receiver.signals;
+        if signals.iter().filter(|(other, _)| *other == source).count() >= MAX_SIGNALS_PER_SOURCE {
+            let own_oldest = signals.iter().position(|(other, _)| *other == source);
+            own_oldest.and_then(|nth| signals.remove(nth));
+        } else if signals.len() >= MAX_SIGNALS {
+            signals.pop_front();
         }
-        receiver.signals.push_back(signal.to_json());
+        signals.push_back((source, signal.to_json()));
         Ok(())
     }
 
@@ -395,12 +403,23 @@ mod tests {
         let (worker, _) = registry.note(now, peer(1), open_nat("fibo", true));
         assert_eq!(registry.signal(now, "nobody", &worker, json!(1)), Err(NotRegistered::Sender));
         assert_eq!(registry.signal(now, &worker, "nobody", json!(1)), Err(NotRegistered::Receiver));
-        for n in 0..=MAX_SIGNALS {
-            registry.signal(now, &worker, &worker, json!(n)).unwrap();
+        let callers = [1, 2, 3].map(|n: u8| {
+            let from = SocketAddr::from(([198, 51, 100, n], 1));
+            registry.note(now, from, open_nat("fibo", false)).0
+        });
+        registry.signal(now, &callers[0], &worker, json!("lost")).unwrap();
+        registry.signal(now, &callers[1], &worker, json!("kept")).unwrap();
+        // One that floods loses its own, and nobody else's.
+        for n in 0..100 {
+            registry.signal(now, &callers[2], &worker, json!(n)).unwrap();
+        }
+        for n in 100..107 {
+            registry.signal(now, &callers[1], &worker, json!(n)).unwrap();
         }
         let answer = registry.extended_answer(&worker, "fibo", 0, &Offers::default());
         let kept: Vec<_> = answer[EXTENSION]["signals"].as_array().unwrap().iter().map(|s| s["data"].clone()).collect();
-        assert_eq!(kept, (1..=MAX_SIGNALS).map(|n| json!(n)).collect::<Vec<_>>(), "the oldest is lost");
+        let expected: Vec<_> = std::iter::once(json!("kept")).chain((92..107).map(|n| json!(n))).collect();
+        assert_eq!(kept, expected, "at the limit the oldest is lost");
         assert_eq!(registry.signal(now + ENTRY_LIFETIME, &worker, &worker, json!(1)), Err(NotRegistered::Sender));
     }
 
