@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures_util::future::join;
 use grenache::broker::{Broker, BrokerClient, BrokerConfig, RelayConfig};
 use grenache::connect::{Acceptor, ConnectConfig, ConnectReport, Connection, Connector, Rung};
 use grenache::event::Event;
@@ -12,6 +13,7 @@ use grenache::punch::Puncher;
 use grenache::rpc::{ClientConfig, PeerRpcClient, PeerRpcServer, ServerConfig};
 use grenache::transport::{Endpoint, EndpointConfig};
 use serde_json::json;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use common::{PATIENCE, Recorder, any_port};
@@ -127,6 +129,44 @@ async fn predicted_ports_work_with_real_sockets_and_the_fresh_socket_serves() {
     assert_eq!(connection.rung(), Rung::Predict, "{}", connection.report());
     assert_ne!(connection.address(), worker.endpoint.local_addr());
     asks(&connection).await;
+}
+
+#[tokio::test]
+async fn a_stopped_acceptor_keeps_its_fresh_sockets_until_the_server_has_stopped() {
+    let (_broker, at, _) = broker(None);
+    let (worker, client) = (peer(), peer());
+    let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (tell, wait) = (asked.clone(), answer.clone());
+    let server = PeerRpcServer::serve(&worker.endpoint, ServerConfig::default(), move |request| {
+        let (tell, wait) = (tell.clone(), wait.clone());
+        async move {
+            tell.notify_one();
+            wait.notified().await;
+            Ok(request.payload)
+        }
+    });
+    let filtering = Filtering::AddressAndPortDependent;
+    let nat = Behaviour { mapping: Mapping::EndpointIndependent, filtering, ports: Ports::Random };
+    let acceptor = accept(&worker, &server, ConnectConfig::default().broker(at).nat(nat));
+    let caller = Behaviour { mapping: Mapping::AddressDependent, ports: Ports::Unknown, ..nat };
+    let connection = connect(&client, ConnectConfig::default().broker(at).nat(caller).predictions(1)).await;
+    assert_eq!(connection.rung(), Rung::Predict, "{}", connection.report());
+    let stopping = async {
+        asked.notified().await;
+        let fresh = acceptor.stop();
+        let answering = async {
+            // Enough turns for what is dropped to have ended.
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            answer.notify_one();
+        };
+        join(server.stop(), answering).await;
+        drop(fresh);
+    };
+    let payload = json!("late");
+    let (answered, ()) = timeout(PATIENCE, join(connection.request(&payload), stopping)).await.unwrap();
+    assert_eq!(answered, Ok(payload));
 }
 
 #[tokio::test]

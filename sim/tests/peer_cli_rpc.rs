@@ -244,6 +244,7 @@ fn a_service_or_broker_that_cannot_start_says_why() {
         (&["punch"], "NAME|HOST:PORT"),
         (&["punch", "a", "--listen"], "cannot be used with"),
         (&["nat-check"], "--broker"),
+        (&[&["nat-check"][..], &["--broker=127.0.0.1:1"; 9]].concat(), "these are 9 brokers: 8 at most are asked"),
     ] {
         assert_failed(&ran(grenache().args(arguments)), 2, problem);
     }

@@ -85,6 +85,14 @@ type Serve = Arc<dyn Fn(&Endpoint) -> Task + Send + Sync>;
 #[must_use = "dropping an acceptor ends it"]
 pub struct Acceptor {
     _tasks: [Task; 2],
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// The fresh sockets and relays of an [`Acceptor`] that was stopped. With it they end.
+#[derive(Debug)]
+#[must_use = "dropping it cuts off who came over fresh sockets"]
+pub struct FreshSockets {
+    _kept: Arc<Mutex<Kept>>,
 }
 
 impl Acceptor {
@@ -102,8 +110,15 @@ impl Acceptor {
         let host = Arc::new(Host::new(endpoint, puncher, rpc, link, config));
         let net = endpoint.net();
         let echoing = net.spawn(Box::pin(echo(puncher.clone())));
-        let accepting = net.spawn(Box::pin(accept(host, service.to_owned(), Arc::new(serve))));
-        Self { _tasks: [echoing, accepting] }
+        let kept = Arc::<Mutex<Kept>>::default();
+        let accepting = net.spawn(Box::pin(accept(host, service.to_owned(), Arc::new(serve), kept.clone())));
+        Self { _tasks: [echoing, accepting], kept }
+    }
+
+    /// Registers no more and helps no further callers. Those who came over fresh sockets or relays are served for as long
+    /// as what this gives is kept: until [`PeerRpcServer::stop`](crate::rpc::PeerRpcServer::stop) has returned.
+    pub fn stop(self) -> FreshSockets {
+        FreshSockets { _kept: self.kept }
     }
 }
 
@@ -120,8 +135,8 @@ async fn echo(puncher: Puncher) {
     }
 }
 
-async fn accept(host: Arc<Host>, service: String, serve: Serve) {
-    let (busy, kept) = (Arc::new(Busy::default()), Arc::new(Mutex::new(Kept::default())));
+async fn accept(host: Arc<Host>, service: String, serve: Serve, kept: Arc<Mutex<Kept>>) {
+    let busy = Arc::<Busy>::default();
     let mut attending: Vec<(SocketAddr, Task)> = Vec::new();
     loop {
         let mut brokers = host.brokers().await;
@@ -335,7 +350,7 @@ impl Attempt {
 }
 
 /// What was done for callers and goes on by itself.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kept(VecDeque<Task>);
 
 impl Kept {

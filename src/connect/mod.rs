@@ -38,7 +38,7 @@ mod relayed;
 mod report;
 mod shots;
 
-pub use acceptor::{Acceptor, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_BROKERS, MAX_KEPT};
+pub use acceptor::{Acceptor, FreshSockets, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_BROKERS, MAX_KEPT};
 pub use config::ConnectConfig;
 pub use connection::Connection;
 pub use ladder::Rung;

@@ -32,7 +32,7 @@ Exit codes: 0 told, even if in part; 1 no socket can be opened; 2 wrong usage;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct NatCheckArgs {
-    /// A broker: its name, which is looked up, or its address; up to 8
+    /// A broker: its name, which is looked up, or its address; up to 8, and the first 8 addresses of them
     #[arg(long = "broker", value_name = "NAME|HOST:PORT", required = true)]
     brokers: Vec<Target>,
     /// How long to wait for an answer before it counts as filtered
@@ -49,17 +49,17 @@ pub(in crate::cli) struct NatCheckArgs {
 
 pub(super) async fn nat_check(terminal: &mut Terminal, args: &NatCheckArgs) -> Result<Exit, Failure> {
     let net: Net = Arc::new(network()?);
+    if args.brokers.len() > MAX_BROKERS {
+        let given = args.brokers.len();
+        return Err(Failure::wrong(format!("these are {given} brokers: {MAX_BROKERS} at most are asked")));
+    }
     let checked = async {
         let mut brokers = Vec::new();
         for broker in &args.brokers {
             brokers.extend(resolve(&net, &args.grapes, args.timeout, broker).await?);
         }
-        if brokers.len() > MAX_BROKERS {
-            return Err(Failure::wrong(format!(
-                "these are {} brokers: {MAX_BROKERS} at most are asked",
-                brokers.len()
-            )));
-        }
+        // A name may have many addresses.
+        brokers.truncate(MAX_BROKERS);
         check(&net, &brokers, CheckConfig::default().timeout(args.wait)).await.map_err(|error| match error {
             CheckError::NoAnswer(_) => Failure::unreached(error.to_string())
                 .advise("run some with `grenache broker`, where this host can reach them over UDP"),

@@ -99,8 +99,11 @@ async fn punch_until_answered(
     while next < deadline {
         targets.iter().for_each(|target| puncher.punch(*target));
         next = (next + AGAIN).min(deadline);
-        if let Ok(Some(from)) = timeout_at(next, punches.next()).await {
-            return Some((from, began.elapsed()));
+        while let Ok(Some(from)) = timeout_at(next, punches.next()).await {
+            // Its NAT may give the peer another port, but hardly another address: others' punches are no answer.
+            if targets.iter().any(|target| target.ip().to_canonical() == from.ip().to_canonical()) {
+                return Some((from, began.elapsed()));
+            }
         }
     }
     None
@@ -132,5 +135,37 @@ fn shown(targets: &[SocketAddr]) -> String {
     match targets {
         [one] => one.to_string(),
         several => format!("any of {} peers", several.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use grenache::transport::EndpointConfig;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_punch_from_the_targets_address_is_an_answer() {
+        let net: Net = std::sync::Arc::new(network().unwrap());
+        let bind = |at: &str| Endpoint::bind(&net, at.parse().unwrap(), EndpointConfig::default()).unwrap();
+        let (own, stranger, peer) = (bind("127.0.0.1:0"), bind("127.0.0.3:0"), bind("127.0.0.2:0"));
+        let [others, peers] = [&stranger, &peer].map(Puncher::new);
+        let mut punches = peers.punched();
+        let answering = async {
+            // The peer answers once the stranger has punched.
+            let at = punches.next().await.unwrap();
+            others.punch(at);
+            let seen = Puncher::new(&own).punched().next().await;
+            assert_eq!(seen, Some(stranger.local_addr()));
+            peers.punch(at);
+            std::future::pending::<()>().await;
+        };
+        let targets = [peer.local_addr()];
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let punched = punch_until_answered(&own, &targets, deadline);
+        match select(pin!(punched), pin!(answering)).await {
+            Either::Left((punched, _)) => assert_eq!(punched.map(|(from, _)| from), Some(peer.local_addr())),
+            Either::Right(_) => unreachable!(),
+        }
     }
 }

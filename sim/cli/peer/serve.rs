@@ -187,7 +187,9 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
             Either::Right((None, _)) => break,
         }
     }
-    drop((announcing, accepting));
+    drop(announcing);
+    // Callers that came over sockets of their own are answered as well.
+    let fresh = accepting.map(Acceptor::stop);
     // What is in flight is answered, unless there is a second signal.
     let _ = select(pin!(signals.next()), pin!(server.stop())).await;
     while let Ok(news) = news.try_recv() {
@@ -195,7 +197,7 @@ pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<E
             answered.tell(&mut output);
         }
     }
-    drop(answering);
+    drop((answering, fresh));
     close(&endpoint).await;
     Ok(Exit::PASSED)
 }
