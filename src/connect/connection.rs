@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::climb::climb;
 use super::host::{BELIEVED, Host};
-use super::{ConnectReport, Path, Rung, ask};
+use super::{ConnectReport, Path, Rung};
 use crate::net::Task;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
 
@@ -17,8 +17,8 @@ use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
 ///
 /// Where it leads through a relay, a better way is looked for now and then. Requests that begin after one was found take
 /// that one; those that are under way stay where they are. A relay ends when it was idle for too long
-/// ([`RelayConfig::idle_timeout`](crate::broker::RelayConfig::idle_timeout)); the next request then connects anew, which
-/// does not count towards its timeout.
+/// ([`RelayConfig::idle_timeout`](crate::broker::RelayConfig::idle_timeout)); the next request then connects anew within
+/// its own timeout, and fails at once where there is no way any more.
 #[derive(Debug, Clone)]
 pub struct Connection(Arc<Inner>);
 
@@ -49,19 +49,22 @@ impl Connection {
     /// Asks the service.
     ///
     /// # Errors
-    /// As those of a request. Where the way has failed ([`RpcError::is_transport`]) connect again.
+    /// As those of a request. Where the way has failed ([`RpcError::is_transport`]) connect again;
+    /// [`RpcError::Transport`] where a relay has ended and no other way was found.
     pub async fn request(&self, payload: &Value) -> Result<Value, RpcError> {
-        let path = self.usable_path().await;
-        ask(&path.rpc, path.to, &self.0.service, payload, None).await
+        let options = self.path().rpc.options();
+        self.request_with(payload, options).await
     }
 
     /// As [`request`](Self::request), with options of its own.
     ///
     /// # Errors
-    /// As those of a request.
+    /// As those of [`request`](Self::request).
     pub async fn request_with(&self, payload: &Value, options: RequestOptions) -> Result<Value, RpcError> {
-        let path = self.usable_path().await;
-        ask(&path.rpc, path.to, &self.0.service, payload, Some(options)).await
+        let deadline = Instant::now() + options.timeout;
+        let path = timeout_at(deadline, self.usable_path()).await.map_err(|_| RpcError::Timeout)??;
+        let options = options.timeout(deadline.saturating_duration_since(Instant::now()));
+        path.rpc.request_at_with(path.to, &self.0.service, payload, options).await
     }
 
     /// How the connection came about.
@@ -89,17 +92,19 @@ impl Connection {
     }
 
     /// The path, or another one where it is gone.
-    async fn usable_path(&self) -> Arc<Path> {
+    async fn usable_path(&self) -> Result<Arc<Path>, RpcError> {
         if !self.path().is_gone() {
-            return self.path();
+            return Ok(self.path());
         }
         let _anew = self.0.anew.lock().await;
-        if self.path().is_gone()
-            && let Ok((path, _)) = climb(&self.0.host, &self.0.service, Rung::Relay, BELIEVED).await
-        {
+        if self.path().is_gone() {
+            let found = climb(&self.0.host, &self.0.service, Rung::Relay, BELIEVED).await;
+            let (path, _) = found.map_err(|report| {
+                RpcError::Transport(format!("the relay has ended, and there is no other way: {report}"))
+            })?;
             *self.0.path() = Arc::new(path);
         }
-        self.path()
+        Ok(self.path())
     }
 }
 

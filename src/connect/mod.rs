@@ -17,8 +17,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::event::Event;
 use crate::link::Link;
 use crate::nat::Behaviour;
@@ -140,19 +138,5 @@ impl Path {
     /// Whether it is known to lead nowhere any more.
     fn is_gone(&self) -> bool {
         self.kept.as_ref().is_some_and(crate::net::Task::is_finished)
-    }
-}
-
-/// Asks over a way.
-async fn ask(
-    rpc: &PeerRpcClient,
-    to: SocketAddr,
-    service: &str,
-    payload: &Value,
-    options: Option<crate::rpc::RequestOptions>,
-) -> Result<Value, crate::rpc::RpcError> {
-    match options {
-        Some(options) => rpc.request_at_with(to, service, payload, options).await,
-        None => rpc.request_at(to, service, payload).await,
     }
 }

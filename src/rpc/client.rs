@@ -107,7 +107,7 @@ impl ClientConfig {
 /// How one request is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestOptions {
-    pub(super) timeout: Duration,
+    pub(crate) timeout: Duration,
     retries: u32,
 }
 
@@ -191,6 +191,11 @@ impl PeerRpcClient {
         let carrier = Carrier::new(net, dial, limits, config.max_message);
         let (rng, options) = (Mutex::new(net.rng("rpc")), config.request);
         Self(Arc::new(Inner { net: net.clone(), link, config, rng, carrier, gate: Gate::new(), endpoint }), options)
+    }
+
+    /// What its requests use that are given no options of their own.
+    pub(crate) fn options(&self) -> RequestOptions {
+        self.1
     }
 
     /// A handle on the same client whose requests use these options, where they are given none of their own.

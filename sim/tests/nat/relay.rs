@@ -6,6 +6,7 @@ use std::time::Duration;
 use grenache::broker::RelayConfig;
 use grenache::connect::{Connection, Rung};
 use grenache::event::Event as Stack;
+use grenache::rpc::{RequestOptions, RpcError};
 use grenache_sim::engine::World;
 use grenache_sim::event::{Event, Record};
 use grenache_sim::scenario::model::Dependence::{AddressAndPortDependent, EndpointIndependent};
@@ -231,4 +232,24 @@ fn after_a_relay_has_ended_the_next_request_connects_anew() {
         assert_ne!(connection.address(), first);
     });
     assert_eq!(closed(&records).len(), 1, "it was the first one that ended");
+}
+
+#[test]
+fn where_a_relay_has_ended_and_nobody_is_there_a_request_fails_in_time() {
+    let (error, _) = symmetric().run(async |world: World| {
+        let relay = RelayConfig::default().idle_timeout(Duration::from_secs(5));
+        let _brokers = [broker(&world, "one", Some(relay)), broker(&world, "two", None)];
+        let worker = worker(&world, "laptop");
+        let connection = connector(&world, "phone", config().upgrades(0)).connect(SERVICE).await.unwrap();
+        asks(&connection, json!(1)).await;
+        drop(worker);
+        // Until the relay and the worker's registration have ended.
+        sleep(Duration::from_secs(40)).await;
+        let began = world.now();
+        let short = RequestOptions::default().timeout(Duration::from_secs(1));
+        assert_eq!(connection.request_with(&json!(2), short).await, Err(RpcError::Timeout));
+        assert!(world.now() - began <= Duration::from_millis(1005), "a search ends with its request");
+        connection.request(&json!(3)).await.unwrap_err()
+    });
+    assert!(error.is_transport() && error.to_string().contains("nobody is registered"), "{error}");
 }
