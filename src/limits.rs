@@ -76,8 +76,11 @@
 //!
 //! | limit | default | at the limit | test |
 //! |---|---|---|---|
-//! | [`MAX_ATTEMPTS`](crate::connect::MAX_ATTEMPTS), [`MAX_ATTEMPTS_PER_SOURCE`](crate::connect::MAX_ATTEMPTS_PER_SOURCE), callers that are helped at once | 16, 4 | further ones are refused | `connect::acceptor` |
-//! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | the oldest is closed | |
+//! | [`MAX_ATTEMPTS`](crate::connect::MAX_ATTEMPTS) at once, [`MAX_ATTEMPTS_PER_SOURCE`](crate::connect::MAX_ATTEMPTS_PER_SOURCE) from one IP address, callers that are helped | 16, 4 | the caller is refused; of those, [`MAX_REFUSALS`](crate::connect::MAX_REFUSALS) (16) at once are told so | `connect::places` |
+//! | [`MAX_VOLLEYS`](crate::connect::MAX_VOLLEYS), many sockets opened at once, of [`ConnectConfig::sockets`](crate::connect::ConnectConfig::sockets) each | 1 | the caller is refused | `connect::places` |
+//! | [`MANY_PORTS_BURST`](crate::connect::MANY_PORTS_BURST) of one IP address, then one each [`MANY_PORTS_EVERY`](crate::connect::MANY_PORTS_EVERY) | 4, 10 s | the caller is refused | `connect::places` |
+//! | [`MANY_PORTS_TOTAL_BURST`](crate::connect::MANY_PORTS_TOTAL_BURST) of all, then one each [`MANY_PORTS_TOTAL_EVERY`](crate::connect::MANY_PORTS_TOTAL_EVERY) | 16, 1 s | the caller is refused | `connect::places` |
+//! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | one without connections is closed, else the oldest | `connect::places` |
 //! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | |
 //! | [`MAX_PUNCHED`](crate::broker::MAX_PUNCHED) addresses of a broker's answer | 100 | the others are not punched | |
 //! | [`PROBE_BYTES`](crate::nat::probe::PROBE_BYTES) of a NAT probe; its answer is no longer | 192 | a shorter one is not answered | `nat::probe` |
@@ -220,22 +223,29 @@ pub struct Rate {
 /// Holds each source, an IP address, to a [`Rate`].
 #[derive(Debug)]
 pub(crate) struct SourceRates {
-    rate: Rate,
+    burst: u32,
+    /// One more in this time.
+    one: Duration,
     /// When the source's bucket would be full.
     full_at: LruCache<IpAddr, Instant>,
 }
 
 impl SourceRates {
     pub(crate) fn new(rate: Rate) -> Self {
-        Self { rate, full_at: LruCache::new(MAX_SOURCES) }
+        Self::slow(rate.burst, Duration::from_secs(1) / rate.per_second.max(1))
+    }
+
+    /// So many at once, and from then on one in `one`.
+    pub(crate) fn slow(burst: u32, one: Duration) -> Self {
+        Self { burst, one, full_at: LruCache::new(MAX_SOURCES) }
     }
 
     /// Whether one more of this source is within its rate; if so, it counts.
     pub(crate) fn allows(&mut self, now: Instant, source: IpAddr) -> bool {
-        let one = Duration::from_secs(1) / self.rate.per_second.max(1);
+        let one = self.one;
         let full_at = self.full_at.get_or_insert_mut(source, || now);
         let next = (*full_at).max(now) + one;
-        let within = next.saturating_duration_since(now) <= one * self.rate.burst.max(1);
+        let within = next.saturating_duration_since(now) <= one * self.burst.max(1);
         if within {
             *full_at = next;
         }

@@ -1,6 +1,5 @@
 //! The service's side: registered, and ready to do its part of what a caller asks for.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
@@ -15,6 +14,7 @@ use super::ConnectConfig;
 use super::host::{Host, around};
 use super::ladder::Opener;
 use super::meet::{Volley, meet};
+use super::places::{Busy, Kept, MAX_REFUSALS, Place};
 use super::presence::{Answer, Call, Note, Plan, Presence, Seen};
 use super::relayed::hold;
 use super::shots::Shots;
@@ -26,15 +26,6 @@ use crate::net::Task;
 use crate::punch::Puncher;
 use crate::rpc::PeerRpcClient;
 use crate::transport::Endpoint;
-
-/// How many callers are helped at once; further ones are refused.
-pub const MAX_ATTEMPTS: usize = 16;
-
-/// How many of them from one IP address.
-pub const MAX_ATTEMPTS_PER_SOURCE: usize = 4;
-
-/// How many fresh sockets and relays are kept for callers that were helped; then the oldest is closed.
-pub const MAX_KEPT: usize = 256;
 
 /// How long a fresh socket without connections is kept.
 const KEPT_UNUSED: Duration = Duration::from_secs(60);
@@ -183,7 +174,8 @@ impl Desk {
         let looking = recheck(host.clone(), brokers, presence.rendezvous.clone(), tell, presence.watch());
         let _tasks =
             [host.net().spawn(Box::pin(punch_plain_clients(puncher, seen))), host.net().spawn(Box::pin(looking))];
-        let keep = |task| kept.lock().expect("no panic while locked").push(task);
+        let keep = |task, in_use| kept.lock().expect("no panic while locked").push(task, in_use);
+        let mut refusals: Vec<Task> = Vec::new();
         let mut calls: LruCache<u64, ()> = LruCache::new(MAX_CALLS);
         loop {
             let signal = match signals.recv().await {
@@ -200,18 +192,25 @@ impl Desk {
                         own: *nat.borrow(),
                         signal,
                     };
-                    let place = Busy::take(&busy, attempt.caller());
-                    keep(host.net().spawn(Box::pin(async move {
-                        match place {
-                            Some(place) => attempt.run(call, place).await,
-                            None => attempt.answer(call.id, None, Some("busy with other callers")).await,
+                    match Busy::take(&busy, attempt.caller(), call.plan, now()) {
+                        Ok(place) => {
+                            let (using, in_use) = watch::channel(true);
+                            let run = async move { attempt.run(call, place, using).await };
+                            keep(host.net().spawn(Box::pin(run)), in_use);
                         }
-                    })));
+                        Err(reason) => {
+                            refusals.retain(|refusal| !refusal.is_finished());
+                            if refusals.len() < MAX_REFUSALS {
+                                let refuse = async move { attempt.answer(call.id, None, Some(reason)).await };
+                                refusals.push(host.net().spawn(Box::pin(refuse)));
+                            }
+                        }
+                    }
                 }
                 Some(Note::Relay(offer)) => {
                     let relay = SocketAddr::new(presence.rendezvous.broker().ip(), offer.port);
-                    let (ready, _) = watch::channel(false);
-                    keep(host.net().spawn(Box::pin(hold(host.endpoint.clone(), relay, offer.token, ready))));
+                    let (ready, in_use) = watch::channel(false);
+                    keep(host.net().spawn(Box::pin(hold(host.endpoint.clone(), relay, offer.token, ready))), in_use);
                 }
                 _ => {}
             }
@@ -284,7 +283,7 @@ impl Attempt {
         let _ = self.rendezvous.signal(&self.signal.from, answer.to_json()).await;
     }
 
-    async fn run(&self, call: Call, place: Place) {
+    async fn run(&self, call: Call, mut place: Place, using: watch::Sender<bool>) {
         let Host { endpoint, puncher, config, .. } = &*self.host;
         // A caller could otherwise have this host punch somebody else.
         let at = call.at.filter(|at| at.ip().to_canonical() == self.caller());
@@ -296,7 +295,7 @@ impl Attempt {
             Plan::Predict => {
                 let Some(at) = at else { return };
                 let shots = || Shots::repeat(now(), around(self.own, call.nat, at));
-                self.expected(call.id, config.punch_timeout, place, shots).await;
+                self.expected(call.id, config.punch_timeout, place, using, shots).await;
             }
             Plan::ManyPorts(_) if config.sockets == 0 => self.answer(call.id, None, Some("many ports are off")).await,
             Plan::ManyPorts(Opener::Caller) => {
@@ -304,7 +303,7 @@ impl Attempt {
                     let (count, interval) = (config.probes, config.probe_interval);
                     Shots::ports(now(), self.caller(), count, interval, &mut self.host.rng())
                 };
-                self.expected(call.id, config.many_ports_timeout(), place, ports).await;
+                self.expected(call.id, config.many_ports_timeout(), place, using, ports).await;
             }
             Plan::ManyPorts(Opener::Peer) => {
                 let Some(at) = at else { return };
@@ -314,33 +313,50 @@ impl Attempt {
                 };
                 self.answer(call.id, None, None).await;
                 if let Some((socket, from)) = volley.hit(at, config.many_ports_timeout()).await {
+                    // The other sockets are closed.
+                    place.volley = None;
                     let shots = Shots::repeat(now(), vec![from]);
-                    self.offer(socket, shots, config.punch_timeout, place).await;
+                    self.offer(socket, shots, config.punch_timeout, place, using).await;
                 }
             }
         }
     }
 
     /// Tells where a fresh socket will be, and punches from it.
-    async fn expected(&self, id: u64, patience: Duration, place: Place, shots: impl FnOnce() -> Shots) {
+    async fn expected(
+        &self,
+        id: u64,
+        patience: Duration,
+        place: Place,
+        using: watch::Sender<bool>,
+        shots: impl FnOnce() -> Shots,
+    ) {
         match self.host.expect(self.own, self.rendezvous.broker()).await {
             Ok(expected) => {
                 self.answer(id, Some(expected.at), None).await;
                 let shots = shots();
-                self.offer(expected.socket, shots, patience, place).await;
+                self.offer(expected.socket, shots, patience, place, using).await;
             }
             Err(_) => self.answer(id, None, Some("its broker does not say where a fresh socket is")).await,
         }
     }
 
     /// Offers the service on a fresh socket for as long as somebody uses it.
-    async fn offer(&self, socket: Arc<dyn crate::net::UdpSocket>, shots: Shots, patience: Duration, place: Place) {
+    async fn offer(
+        &self,
+        socket: Arc<dyn crate::net::UdpSocket>,
+        shots: Shots,
+        patience: Duration,
+        place: Place,
+        using: watch::Sender<bool>,
+    ) {
         let Ok((endpoint, puncher)) = self.host.over(socket) else { return };
         let _serving = (self.serve)(&endpoint);
         meet(&endpoint, &puncher, shots, self.caller(), patience, false).await;
         drop(place);
         let mut used = Instant::now();
         while used.elapsed() < KEPT_UNUSED {
+            using.send_replace(endpoint.connections() > 0);
             sleep(LOOK_EVERY).await;
             if endpoint.connections() > 0 {
                 used = Instant::now();
@@ -349,77 +365,6 @@ impl Attempt {
     }
 }
 
-/// What was done for callers and goes on by itself.
-#[derive(Debug, Default)]
-struct Kept(VecDeque<Task>);
-
-impl Kept {
-    fn push(&mut self, task: Task) {
-        self.0.retain(|task| !task.is_finished());
-        if self.0.len() >= MAX_KEPT {
-            self.0.pop_front();
-        }
-        self.0.push_back(task);
-    }
-}
-
-/// Whose calls are being answered.
-#[derive(Debug, Default)]
-struct Busy(Mutex<BTreeMap<IpAddr, usize>>);
-
-/// A caller's place among them.
-struct Place {
-    busy: Arc<Busy>,
-    source: IpAddr,
-}
-
-impl Busy {
-    fn take(this: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let mut busy = this.0.lock().expect("no panic while locked");
-        let own = busy.get(&source).copied().unwrap_or(0);
-        if own >= MAX_ATTEMPTS_PER_SOURCE || busy.values().sum::<usize>() >= MAX_ATTEMPTS {
-            return None;
-        }
-        busy.insert(source, own + 1);
-        Some(Place { busy: this.clone(), source })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut busy = self.busy.0.lock().expect("no panic while locked");
-        if let Some(count) = busy.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                busy.remove(&self.source);
-            }
-        }
-    }
-}
-
 fn now() -> std::time::Instant {
     Instant::now().into_std()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn callers_are_limited_in_total_and_per_source() {
-        let busy = Arc::new(Busy::default());
-        let source = |n: u8| IpAddr::from([192, 0, 2, n]);
-        let mut places: Vec<Place> =
-            (0..MAX_ATTEMPTS_PER_SOURCE).map(|_| Busy::take(&busy, source(1)).unwrap()).collect();
-        assert!(Busy::take(&busy, source(1)).is_none());
-        for n in 2.. {
-            let Some(place) = Busy::take(&busy, source(n)) else { break };
-            places.push(place);
-        }
-        assert_eq!(places.len(), MAX_ATTEMPTS);
-        places.remove(0);
-        assert!(Busy::take(&busy, source(99)).is_some());
-        drop(places);
-        assert!(busy.0.lock().unwrap().is_empty());
-    }
 }

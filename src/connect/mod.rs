@@ -31,15 +31,20 @@ mod connection;
 mod host;
 mod ladder;
 mod meet;
+mod places;
 mod presence;
 mod relayed;
 mod report;
 mod shots;
 
-pub use acceptor::{Acceptor, FreshSockets, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE, MAX_BROKERS, MAX_KEPT};
+pub use acceptor::{Acceptor, FreshSockets, MAX_BROKERS};
 pub use config::ConnectConfig;
 pub use connection::Connection;
 pub use ladder::Rung;
+pub use places::{
+    MANY_PORTS_BURST, MANY_PORTS_EVERY, MANY_PORTS_TOTAL_BURST, MANY_PORTS_TOTAL_EVERY, MAX_ATTEMPTS,
+    MAX_ATTEMPTS_PER_SOURCE, MAX_KEPT, MAX_REFUSALS, MAX_VOLLEYS,
+};
 pub use report::{ConnectReport, FailedRung};
 
 use host::Host;

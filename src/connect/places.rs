@@ -1,0 +1,203 @@
+//! How many callers an acceptor helps, how often, and what it keeps for them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::ladder::Opener;
+use super::presence::Plan;
+use crate::limits::SourceRates;
+use crate::net::Task;
+
+/// How many callers are helped at once; further ones are refused.
+pub const MAX_ATTEMPTS: usize = 16;
+
+/// How many of them from one IP address.
+pub const MAX_ATTEMPTS_PER_SOURCE: usize = 4;
+
+/// How many refused callers are told so at once; others' time runs out.
+pub const MAX_REFUSALS: usize = 16;
+
+/// For how many callers many sockets are open at once, so that descriptors do not run out; further ones are refused.
+pub const MAX_VOLLEYS: usize = 1;
+
+/// How often one IP address may have many ports tried at once ...
+pub const MANY_PORTS_BURST: u32 = 4;
+
+/// ... and how soon once more from then on. Further calls are refused.
+pub const MANY_PORTS_EVERY: Duration = Duration::from_secs(10);
+
+/// How often all callers together may ...
+pub const MANY_PORTS_TOTAL_BURST: u32 = 16;
+
+/// ... and how soon once more from then on.
+pub const MANY_PORTS_TOTAL_EVERY: Duration = Duration::from_secs(1);
+
+/// How many fresh sockets and relays are kept for callers that were helped; then one without connections is closed, or
+/// the oldest where all have some.
+pub const MAX_KEPT: usize = 256;
+
+/// What was done for callers and goes on by itself.
+#[derive(Debug, Default)]
+pub(super) struct Kept(VecDeque<(Task, watch::Receiver<bool>)>);
+
+impl Kept {
+    pub(super) fn push(&mut self, task: Task, in_use: watch::Receiver<bool>) {
+        self.0.retain(|(task, _)| !task.is_finished());
+        if self.0.len() >= MAX_KEPT {
+            let unused = self.0.iter().position(|(_, in_use)| !*in_use.borrow());
+            self.0.remove(unused.unwrap_or(0));
+        }
+        self.0.push_back((task, in_use));
+    }
+}
+
+/// Whose calls are being answered.
+#[derive(Debug)]
+pub(super) struct Busy {
+    callers: Mutex<BTreeMap<IpAddr, usize>>,
+    volleys: Arc<Semaphore>,
+    /// How often many ports are tried: of one source, and of all.
+    rates: Mutex<[SourceRates; 2]>,
+}
+
+impl Default for Busy {
+    fn default() -> Self {
+        let own = SourceRates::slow(MANY_PORTS_BURST, MANY_PORTS_EVERY);
+        let total = SourceRates::slow(MANY_PORTS_TOTAL_BURST, MANY_PORTS_TOTAL_EVERY);
+        Self {
+            callers: Mutex::default(),
+            volleys: Arc::new(Semaphore::new(MAX_VOLLEYS)),
+            rates: Mutex::new([own, total]),
+        }
+    }
+}
+
+/// A caller's place among them.
+#[derive(Debug)]
+pub(super) struct Place {
+    busy: Arc<Busy>,
+    source: IpAddr,
+    /// For as long as many sockets are open.
+    pub(super) volley: Option<OwnedSemaphorePermit>,
+}
+
+impl Busy {
+    /// A place for a caller, or why there is none.
+    pub(super) fn take(this: &Arc<Self>, source: IpAddr, plan: Plan, now: Instant) -> Result<Place, &'static str> {
+        let mut callers = this.callers.lock().expect("no panic while locked");
+        let own = callers.get(&source).copied().unwrap_or(0);
+        if own >= MAX_ATTEMPTS_PER_SOURCE || callers.values().sum::<usize>() >= MAX_ATTEMPTS {
+            return Err("busy with other callers");
+        }
+        let volley = match plan {
+            Plan::ManyPorts(Opener::Peer) => {
+                let volley = this.volleys.clone().try_acquire_owned();
+                Some(volley.map_err(|_| "busy with another caller's many ports; try again in some seconds")?)
+            }
+            _ => None,
+        };
+        if let Plan::ManyPorts(_) = plan {
+            let [of_source, total] = &mut *this.rates.lock().expect("no panic while locked");
+            // All are one source to the second.
+            let all = Ipv4Addr::UNSPECIFIED.into();
+            if !of_source.allows(now, source) || !total.allows(now, all) {
+                return Err("many ports were tried too often lately; try again in 10 s");
+            }
+        }
+        callers.insert(source, own + 1);
+        Ok(Place { busy: this.clone(), source, volley })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut callers = self.busy.callers.lock().expect("no panic while locked");
+        if let Some(count) = callers.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                callers.remove(&self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn source(n: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, n])
+    }
+
+    #[test]
+    fn callers_are_limited_in_total_and_per_source() {
+        let busy = Arc::new(Busy::default());
+        let take = |n| Busy::take(&busy, source(n), Plan::Punch, now());
+        let mut places: Vec<Place> = (0..MAX_ATTEMPTS_PER_SOURCE).map(|_| take(1).unwrap()).collect();
+        assert!(take(1).is_err());
+        for n in 2.. {
+            let Ok(place) = take(n) else { break };
+            places.push(place);
+        }
+        assert_eq!(places.len(), MAX_ATTEMPTS);
+        places.remove(0);
+        assert!(take(99).is_ok());
+        drop(places);
+        assert!(busy.callers.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn many_sockets_are_open_for_one_caller_at_a_time() {
+        let busy = Arc::new(Busy::default());
+        let take = |n, opener| Busy::take(&busy, source(n), Plan::ManyPorts(opener), now());
+        let mut first = take(1, Opener::Peer).unwrap();
+        assert!(take(1, Opener::Peer).unwrap_err().contains("another caller's many ports"));
+        assert!(take(2, Opener::Peer).is_err());
+        assert!(take(2, Opener::Caller).is_ok(), "for that one socket is enough");
+        first.volley = None;
+        assert!(take(2, Opener::Peer).is_ok());
+    }
+
+    #[test]
+    fn many_ports_have_a_rate_for_each_source_and_one_for_all() {
+        let (busy, now) = (Arc::new(Busy::default()), now());
+        let many = Plan::ManyPorts(Opener::Caller);
+        let allowed = |at, n| (0..50).filter(|_| Busy::take(&busy, source(n), many, at).is_ok()).count();
+        assert_eq!(allowed(now, 1), MANY_PORTS_BURST as usize);
+        assert_eq!(
+            (2..20).map(|n| allowed(now, n)).sum::<usize>(),
+            (MANY_PORTS_TOTAL_BURST - MANY_PORTS_BURST) as usize
+        );
+        assert_eq!(allowed(now + MANY_PORTS_EVERY, 1), 1);
+        assert!(Busy::take(&busy, source(1), Plan::Punch, now).is_ok(), "a punch costs little");
+    }
+
+    #[tokio::test]
+    async fn what_is_unused_makes_room_before_what_is_in_use() {
+        let (net, mut kept) = (crate::net::HostNetwork::new().unwrap(), Kept::default());
+        let net: crate::net::Net = Arc::new(net);
+        let mut push = |used| {
+            let (keep, in_use) = watch::channel(used);
+            kept.push(net.spawn(Box::pin(std::future::pending())), in_use);
+            drop(keep);
+            kept.0.iter().filter(|(_, in_use)| *in_use.borrow()).count()
+        };
+        for nth in 1..=MAX_KEPT - 1 {
+            assert_eq!(push(true), nth);
+        }
+        assert_eq!(push(false), MAX_KEPT - 1);
+        for _ in 0..10 {
+            assert_eq!(push(false), MAX_KEPT - 1, "it takes an unused one's place");
+        }
+        assert_eq!(push(true), MAX_KEPT);
+        assert_eq!(push(true), MAX_KEPT, "then the oldest goes");
+    }
+}
