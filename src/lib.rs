@@ -55,6 +55,7 @@ pub mod limits;
 pub mod link;
 pub mod nat;
 pub mod net;
+mod places;
 pub mod punch;
 pub mod rpc;
 pub mod transport;

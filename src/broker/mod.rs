@@ -32,12 +32,12 @@ use tokio::time::{Instant, timeout_at};
 
 use self::extension::{Action, Asked, Offers, RelayOffer};
 use self::registry::NotRegistered;
-use self::relay::{Places, RelayRefused};
-use self::relay_socket::Place;
+use self::relay::RelayRefused;
 use crate::event::Event;
 use crate::link::{ANNOUNCE_INTERVAL, Announcing, Link};
 use crate::nat::probe::{Probe, Probed};
 use crate::net::{Net, Rng, Task};
+use crate::places::Places;
 use crate::rpc::{PeerRpcServer, ServerConfig};
 use crate::transport::{Datagram, Endpoint};
 
@@ -199,7 +199,7 @@ struct Desk {
     registry: Mutex<Registry>,
     /// Somebody came, or left a note.
     news: Notify,
-    places: Arc<Mutex<Places>>,
+    places: Arc<Places>,
     /// The sessions' tasks: as many as there are places.
     relays: Mutex<Vec<Task>>,
     rng: Mutex<Rng>,
@@ -259,8 +259,7 @@ impl Desk {
             }
         }
         let source = from.ip().to_canonical();
-        self.places.lock().expect("no panic while locked").take(&config, source).map_err(|e| e.to_string())?;
-        let place = Place { places: self.places.clone(), source };
+        let place = config.place(&self.places, source).map_err(|e| e.to_string())?;
         let tokens = [self.token(), self.token()];
         let [own, others] = tokens.clone();
         let (port, task) = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)

@@ -11,14 +11,15 @@
 //!
 //! When a session ends, both sides are told: `{"grenache":"ended"}`.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::net::LONGEST_WAIT;
+use crate::places::{Full, Place, Places};
 
 const NS_PER_S: u128 = 1_000_000_000;
 
@@ -93,35 +94,19 @@ pub(super) enum RelayRefused {
     SourceFull,
 }
 
-/// Who has sessions.
-#[derive(Debug, Default)]
-pub(super) struct Places {
-    total: usize,
-    by_source: BTreeMap<IpAddr, usize>,
+impl From<Full> for RelayRefused {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::All => Self::Full,
+            Full::Source => Self::SourceFull,
+        }
+    }
 }
 
-impl Places {
-    pub(super) fn take(&mut self, config: &RelayConfig, source: IpAddr) -> Result<(), RelayRefused> {
-        if self.total >= config.sessions {
-            return Err(RelayRefused::Full);
-        }
-        let of_source = self.by_source.get(&source).copied().unwrap_or(0);
-        if of_source >= config.sessions_per_source {
-            return Err(RelayRefused::SourceFull);
-        }
-        self.total += 1;
-        self.by_source.insert(source, of_source + 1);
-        Ok(())
-    }
-
-    pub(super) fn give_back(&mut self, source: IpAddr) {
-        self.total = self.total.saturating_sub(1);
-        if let Some(count) = self.by_source.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_source.remove(&source);
-            }
-        }
+impl RelayConfig {
+    /// A place for a session that `source` opens.
+    pub(super) fn place(&self, places: &Arc<Places>, source: IpAddr) -> Result<Place, RelayRefused> {
+        Ok(places.take(source, self.sessions, self.sessions_per_source)?)
     }
 }
 
@@ -370,19 +355,17 @@ mod tests {
     #[test]
     fn sessions_in_total_and_per_source_are_limited() {
         let config = RelayConfig::default().sessions(3).sessions_per_source(2);
-        let mut places = Places::default();
+        let places = Arc::default();
         let [one, two, three]: [IpAddr; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|ip| ip.parse().unwrap());
-        assert_eq!(places.take(&config, one), Ok(()));
-        assert_eq!(places.take(&config, one), Ok(()));
-        assert_eq!(places.take(&config, one), Err(RelayRefused::SourceFull));
-        assert_eq!(places.take(&config, two), Ok(()));
-        assert_eq!(places.take(&config, three), Err(RelayRefused::Full));
-        places.give_back(one);
-        assert_eq!(places.take(&config, three), Ok(()));
-        for source in [one, two, three] {
-            places.give_back(source);
-        }
-        assert!(places.total == 0 && places.by_source.is_empty());
+        let first = config.place(&places, one).unwrap();
+        let mut taken = vec![config.place(&places, one).unwrap()];
+        assert_eq!(config.place(&places, one).unwrap_err(), RelayRefused::SourceFull);
+        taken.push(config.place(&places, two).unwrap());
+        assert_eq!(config.place(&places, three).unwrap_err(), RelayRefused::Full);
+        drop(first);
+        taken.push(config.place(&places, three).unwrap());
+        drop(taken);
+        assert!(places.is_empty());
     }
 
     #[test]

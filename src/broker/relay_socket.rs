@@ -3,29 +3,16 @@
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::relay::{ENDED, Places, RelayConfig, Session, SessionEnd, Verdict};
+use super::relay::{ENDED, RelayConfig, Session, SessionEnd, Verdict};
 use crate::event::Event;
 use crate::net::{Net, RecvMeta, Task, Transmit, UdpSocket};
+use crate::places::Place;
 
 /// How many bytes a receive buffer needs for each datagram that it may be filled with.
 const BYTES_PER_SEGMENT: usize = 2048;
-
-/// A place among a broker's sessions, given back when the session is gone.
-#[derive(Debug)]
-pub(super) struct Place {
-    pub(super) places: Arc<Mutex<Places>>,
-    pub(super) source: IpAddr,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.lock().expect("no panic while locked").give_back(self.source);
-    }
-}
 
 /// Binds a session's socket on `ip` and runs the session in a task; gives its port and the task.
 pub(super) fn open(

@@ -192,7 +192,7 @@ impl Desk {
                         own: *nat.borrow(),
                         signal,
                     };
-                    match Busy::take(&busy, attempt.caller(), call.plan, now()) {
+                    match busy.take(attempt.caller(), call.plan, now()) {
                         Ok(place) => {
                             let (using, in_use) = watch::channel(true);
                             let run = async move { attempt.run(call, place, using).await };

@@ -1,6 +1,6 @@
 //! How many callers an acceptor helps, how often, and what it keeps for them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use super::ladder::Opener;
 use super::presence::Plan;
 use crate::limits::SourceRates;
 use crate::net::Task;
+use crate::places::{self, Places};
 
 /// How many callers are helped at once; further ones are refused.
 pub const MAX_ATTEMPTS: usize = 16;
@@ -58,7 +59,7 @@ impl Kept {
 /// Whose calls are being answered.
 #[derive(Debug)]
 pub(super) struct Busy {
-    callers: Mutex<BTreeMap<IpAddr, usize>>,
+    callers: Arc<Places>,
     volleys: Arc<Semaphore>,
     /// How often many ports are tried: of one source, and of all.
     rates: Mutex<[SourceRates; 2]>,
@@ -69,7 +70,7 @@ impl Default for Busy {
         let own = SourceRates::slow(MANY_PORTS_BURST, MANY_PORTS_EVERY);
         let total = SourceRates::slow(MANY_PORTS_TOTAL_BURST, MANY_PORTS_TOTAL_EVERY);
         Self {
-            callers: Mutex::default(),
+            callers: Arc::default(),
             volleys: Arc::new(Semaphore::new(MAX_VOLLEYS)),
             rates: Mutex::new([own, total]),
         }
@@ -79,49 +80,32 @@ impl Default for Busy {
 /// A caller's place among them.
 #[derive(Debug)]
 pub(super) struct Place {
-    busy: Arc<Busy>,
-    source: IpAddr,
+    _place: places::Place,
     /// For as long as many sockets are open.
     pub(super) volley: Option<OwnedSemaphorePermit>,
 }
 
 impl Busy {
     /// A place for a caller, or why there is none.
-    pub(super) fn take(this: &Arc<Self>, source: IpAddr, plan: Plan, now: Instant) -> Result<Place, &'static str> {
-        let mut callers = this.callers.lock().expect("no panic while locked");
-        let own = callers.get(&source).copied().unwrap_or(0);
-        if own >= MAX_ATTEMPTS_PER_SOURCE || callers.values().sum::<usize>() >= MAX_ATTEMPTS {
-            return Err("busy with other callers");
-        }
+    pub(super) fn take(&self, source: IpAddr, plan: Plan, now: Instant) -> Result<Place, &'static str> {
+        let place = self.callers.take(source, MAX_ATTEMPTS, MAX_ATTEMPTS_PER_SOURCE);
+        let place = place.map_err(|_| "busy with other callers")?;
         let volley = match plan {
             Plan::ManyPorts(Opener::Peer) => {
-                let volley = this.volleys.clone().try_acquire_owned();
+                let volley = self.volleys.clone().try_acquire_owned();
                 Some(volley.map_err(|_| "busy with another caller's many ports; try again in some seconds")?)
             }
             _ => None,
         };
         if let Plan::ManyPorts(_) = plan {
-            let [of_source, total] = &mut *this.rates.lock().expect("no panic while locked");
+            let [of_source, total] = &mut *self.rates.lock().expect("no panic while locked");
             // All are one source to the second.
             let all = Ipv4Addr::UNSPECIFIED.into();
             if !of_source.allows(now, source) || !total.allows(now, all) {
                 return Err("many ports were tried too often lately; try again in 10 s");
             }
         }
-        callers.insert(source, own + 1);
-        Ok(Place { busy: this.clone(), source, volley })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut callers = self.busy.callers.lock().expect("no panic while locked");
-        if let Some(count) = callers.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                callers.remove(&self.source);
-            }
-        }
+        Ok(Place { _place: place, volley })
     }
 }
 
@@ -139,8 +123,8 @@ mod tests {
 
     #[test]
     fn callers_are_limited_in_total_and_per_source() {
-        let busy = Arc::new(Busy::default());
-        let take = |n| Busy::take(&busy, source(n), Plan::Punch, now());
+        let busy = Busy::default();
+        let take = |n| busy.take(source(n), Plan::Punch, now());
         let mut places: Vec<Place> = (0..MAX_ATTEMPTS_PER_SOURCE).map(|_| take(1).unwrap()).collect();
         assert!(take(1).is_err());
         for n in 2.. {
@@ -151,13 +135,13 @@ mod tests {
         places.remove(0);
         assert!(take(99).is_ok());
         drop(places);
-        assert!(busy.callers.lock().unwrap().is_empty());
+        assert!(busy.callers.is_empty());
     }
 
     #[test]
     fn many_sockets_are_open_for_one_caller_at_a_time() {
-        let busy = Arc::new(Busy::default());
-        let take = |n, opener| Busy::take(&busy, source(n), Plan::ManyPorts(opener), now());
+        let busy = Busy::default();
+        let take = |n, opener| busy.take(source(n), Plan::ManyPorts(opener), now());
         let mut first = take(1, Opener::Peer).unwrap();
         assert!(take(1, Opener::Peer).unwrap_err().contains("another caller's many ports"));
         assert!(take(2, Opener::Peer).is_err());
@@ -168,16 +152,16 @@ mod tests {
 
     #[test]
     fn many_ports_have_a_rate_for_each_source_and_one_for_all() {
-        let (busy, now) = (Arc::new(Busy::default()), now());
+        let (busy, now) = (Busy::default(), now());
         let many = Plan::ManyPorts(Opener::Caller);
-        let allowed = |at, n| (0..50).filter(|_| Busy::take(&busy, source(n), many, at).is_ok()).count();
+        let allowed = |at, n| (0..50).filter(|_| busy.take(source(n), many, at).is_ok()).count();
         assert_eq!(allowed(now, 1), MANY_PORTS_BURST as usize);
         assert_eq!(
             (2..20).map(|n| allowed(now, n)).sum::<usize>(),
             (MANY_PORTS_TOTAL_BURST - MANY_PORTS_BURST) as usize
         );
         assert_eq!(allowed(now + MANY_PORTS_EVERY, 1), 1);
-        assert!(Busy::take(&busy, source(1), Plan::Punch, now).is_ok(), "a punch costs little");
+        assert!(busy.take(source(1), Plan::Punch, now).is_ok(), "a punch costs little");
     }
 
     #[tokio::test]

@@ -1,6 +1,5 @@
 //! What a new connection of a server is for: plain requests, or a streamed call where the server offers that.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -20,6 +19,7 @@ use super::server::{StreamReplier, StreamRequest, Taker};
 use super::{ASK, BUSY, StreamConfig, YES};
 use crate::event::Event;
 use crate::net::Net;
+use crate::places::{Place, Places};
 use crate::rpc::connection::Connection;
 use crate::rpc::message::RequestMessage;
 use crate::rpc::server::Shared;
@@ -34,21 +34,14 @@ pub(in crate::rpc) struct Offers(Mutex<Option<Arc<Offer>>>);
 pub(super) struct Offer {
     pub(super) config: StreamConfig,
     pub(super) taker: Taker,
-    /// How many streamed calls there are from each address.
-    sources: Mutex<BTreeMap<IpAddr, usize>>,
-}
-
-/// A streamed call's place among those that there may be.
-#[derive(Debug)]
-struct Place {
-    offer: Arc<Offer>,
-    source: IpAddr,
+    /// Those of the streamed calls that there are.
+    places: Arc<Places>,
 }
 
 impl Offers {
     /// Offers streams from now on, in place of an earlier offer.
     pub(super) fn make(&self, config: StreamConfig, taker: Taker) {
-        *self.current() = Some(Arc::new(Offer { config, taker, sources: Mutex::default() }));
+        *self.current() = Some(Arc::new(Offer { config, taker, places: Arc::default() }));
     }
 
     fn current(&self) -> MutexGuard<'_, Option<Arc<Offer>>> {
@@ -57,33 +50,9 @@ impl Offers {
 }
 
 impl Offer {
-    fn sources(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.sources.lock().expect("no panic while locked")
-    }
-
-    fn place(self: &Arc<Self>, source: IpAddr) -> Option<Place> {
+    fn place(&self, source: IpAddr) -> Option<Place> {
         // An IPv4 address is the same source on an IPv6 socket.
-        let source = source.to_canonical();
-        let mut sources = self.sources();
-        let from_all: usize = sources.values().sum();
-        let from_source = sources.get(&source).copied().unwrap_or(0);
-        if from_all >= self.config.max_streams || from_source >= self.config.max_streams_per_source {
-            return None;
-        }
-        sources.insert(source, from_source + 1);
-        Some(Place { offer: self.clone(), source })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut sources = self.offer.sources();
-        if let Some(count) = sources.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.source);
-            }
-        }
+        self.places.take(source.to_canonical(), self.config.max_streams, self.config.max_streams_per_source).ok()
     }
 }
 
