@@ -9,6 +9,10 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use serde_json::Value;
 
+pub use super::expectation::{
+    Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times, Way,
+};
+
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;
 
@@ -283,56 +287,4 @@ pub enum FaultKind {
     Crash(Name),
     /// A node that crashed starts again.
     Restart(Name),
-}
-
-/// What must happen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Expectation {
-    /// What.
-    pub kind: ExpectationKind,
-    /// By when, from the beginning of the run.
-    pub within: Duration,
-    /// In words, in a line: what reports say.
-    pub text: String,
-    /// Its line in the file, from 1.
-    pub line: usize,
-}
-
-/// The kinds of expectations.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ExpectationKind {
-    /// A client got this reply, `count` times in all.
-    Reply {
-        /// The node that answered, where it matters.
-        from: Option<Name>,
-        /// The client's node.
-        to: Name,
-        /// The result.
-        value: Value,
-        /// How often.
-        count: u32,
-    },
-    /// A client's request ended in this error.
-    Failed {
-        /// The client's node.
-        to: Name,
-        /// The error's text, or a part of it.
-        error: String,
-    },
-    /// A node was punched.
-    Punched {
-        /// The punched node.
-        at: Name,
-        /// The node that punched it, where it matters.
-        by: Option<Name>,
-    },
-    /// A node found a name.
-    Found {
-        /// The node.
-        at: Name,
-        /// The service's name.
-        service: String,
-        /// An address that must be among those found, where it matters.
-        address: Option<SocketAddrV4>,
-    },
 }
