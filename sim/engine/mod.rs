@@ -24,7 +24,7 @@
 //! use grenache_sim::engine::Sim;
 //! use grenache_sim::scenario::model::Node;
 //!
-//! let node = |address: &str| Node { address: address.parse().unwrap(), behind: None, link: None };
+//! let node = |address: &str| Node { address: address.parse().unwrap(), ..Node::default() };
 //! let nodes = BTreeMap::from([("a".into(), node("203.0.113.1")), ("b".into(), node("203.0.113.2"))]);
 //! let sim = Sim::new(1, &BTreeMap::new(), &BTreeMap::new(), &nodes).unwrap();
 //! let elapsed = sim.run(Duration::from_secs(10), async |world| {

@@ -60,6 +60,23 @@ pub struct Nat {
     pub hairpinning: bool,
 }
 
+/// As a scenario file's that says nothing: a port-restricted cone NAT. The address is to be given.
+impl Default for Nat {
+    fn default() -> Self {
+        Self {
+            address: Ipv4Addr::UNSPECIFIED,
+            lan: Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24),
+            behind: None,
+            link: None,
+            mapping: Dependence::EndpointIndependent,
+            filtering: Dependence::AddressAndPortDependent,
+            ports: PortAssignment::Preserving,
+            udp_timeout: Duration::from_secs(120),
+            hairpinning: false,
+        }
+    }
+}
+
 /// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Dependence {
@@ -97,6 +114,13 @@ pub struct Link {
     pub queue: usize,
 }
 
+/// As a scenario file's that says nothing: no latency, loss or limit, and a queue of 256 KiB for a rate.
+impl Default for Link {
+    fn default() -> Self {
+        Self { latency: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 }
+    }
+}
+
 /// A host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
@@ -106,6 +130,13 @@ pub struct Node {
     pub behind: Option<Name>,
     /// Its link to the internet, or to the NAT's LAN.
     pub link: Option<Name>,
+}
+
+/// On the internet, without a link of its own. The address is to be given.
+impl Default for Node {
+    fn default() -> Self {
+        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None }
+    }
 }
 
 /// Something that runs on a node.
