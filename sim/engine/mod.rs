@@ -12,6 +12,7 @@
 //! | `network`, `udp`, `tcp` | what the stack on a host is given |
 //! | `world` | [`World`]: hosts, tasks, faults and the event stream, for whoever runs a simulation |
 //! | `shared` | the lock, the clock, the observers |
+//! | `address` | a host's IPv4 and IPv6 addresses, and which of them a socket uses |
 //! | `packet`, `summary`, `seed` | what travels, in a line; where randomness comes from |
 //!
 //! A run is one thread, one tokio runtime with a paused clock, and one queue of events. The same topology, seed and
@@ -39,6 +40,7 @@
 //! assert_eq!(elapsed, Some(Duration::from_millis(6)));
 //! ```
 
+mod address;
 mod driver;
 mod hop;
 mod host;

@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use super::*;
-use crate::engine::packet::{Body, HostId};
+use crate::engine::packet::Body;
 
 const S: u64 = 1_000_000_000;
 const ALL: [Dependence; 3] = [EndpointIndependent, AddressDependent, AddressAndPortDependent];
@@ -46,14 +46,9 @@ impl Rig {
     }
 }
 
-fn packet(from: &str, to: &str) -> Packet {
-    Packet {
-        id: 1,
-        origin: HostId(0),
-        source: from.parse().unwrap(),
-        destination: to.parse().unwrap(),
-        body: Body::Udp(Bytes::new()),
-    }
+fn packet(from: &str, to: &str) -> Ipv4Packet<'static> {
+    static EMPTY: Body = Body::Udp(Bytes::new());
+    Ipv4Packet { source: from.parse().unwrap(), destination: to.parse().unwrap(), body: &EMPTY }
 }
 
 #[test]

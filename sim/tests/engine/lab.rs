@@ -38,6 +38,12 @@ impl Lab {
         self
     }
 
+    /// Gives a node an IPv6 address.
+    pub(crate) fn six(mut self, name: &str, address: &str) -> Self {
+        self.nodes.get_mut(name).unwrap().address6 = Some(address.parse().unwrap());
+        self
+    }
+
     /// A node behind a NAT.
     pub(crate) fn behind(mut self, nat: &str, name: &str, address: &str) -> Self {
         let behind = Some(nat.into());
