@@ -3,10 +3,10 @@
 //! Made from a file by [`super::load`]; what the backends run.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
 /// A node's, NAT's or link's name in the file.
@@ -58,6 +58,27 @@ pub struct Nat {
     pub udp_timeout: Duration,
     /// Whether two hosts behind it can reach each other by their public addresses (RFC 4787, 6).
     pub hairpinning: bool,
+    /// The IPv6 network behind it, to which it routes without translation (RFC 4864); `None` is no IPv6. Where it is
+    /// behind another NAT, it is a part of that one's.
+    pub lan6: Option<Ipv6Net>,
+}
+
+/// As a scenario file's that says nothing: a port-restricted cone NAT. The address is to be given.
+impl Default for Nat {
+    fn default() -> Self {
+        Self {
+            address: Ipv4Addr::UNSPECIFIED,
+            lan: Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24),
+            behind: None,
+            link: None,
+            mapping: Dependence::EndpointIndependent,
+            filtering: Dependence::AddressAndPortDependent,
+            ports: PortAssignment::Preserving,
+            udp_timeout: Duration::from_secs(120),
+            hairpinning: false,
+            lan6: None,
+        }
+    }
 }
 
 /// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
@@ -97,15 +118,31 @@ pub struct Link {
     pub queue: usize,
 }
 
+/// As a scenario file's that says nothing: no latency, loss or limit, and a queue of 256 KiB for a rate.
+impl Default for Link {
+    fn default() -> Self {
+        Self { latency: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 }
+    }
+}
+
 /// A host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Its own interface's address: public, or in the LAN of the NAT it is behind.
+    /// Its own interface's IPv4 address: public, or in the LAN of the NAT it is behind. `0.0.0.0` is none.
     pub address: Ipv4Addr,
     /// The NAT it is behind.
     pub behind: Option<Name>,
     /// Its link to the internet, or to the NAT's LAN.
     pub link: Option<Name>,
+    /// Its own interface's IPv6 address: public, or in the IPv6 network of the NAT it is behind.
+    pub address6: Option<Ipv6Addr>,
+}
+
+/// On the internet, without a link of its own. The address is to be given.
+impl Default for Node {
+    fn default() -> Self {
+        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None, address6: None }
+    }
 }
 
 /// Something that runs on a node.
