@@ -187,7 +187,9 @@ impl Open {
                 got.contains(error.as_str())
             }
             (ExpectationKind::Punched { at, by }, StackEvent::Punched { from }) if at == node => {
-                let met = by.as_ref().is_none_or(|by| addresses.get(by).is_some_and(|all| all.contains(&from.ip())));
+                let met = by
+                    .as_ref()
+                    .is_none_or(|by| addresses.get(by).is_some_and(|all| all.contains(&from.ip().to_canonical())));
                 if !met {
                     self.near_miss = Some(format!("a punch came from {from}"));
                 }
@@ -229,6 +231,7 @@ impl Open {
 fn seen_from(scenario: &Scenario, node: &Name) -> Vec<IpAddr> {
     let Some(node) = scenario.nodes.get(node) else { return Vec::new() };
     let mut addresses = vec![IpAddr::V4(node.address)];
+    addresses.extend(node.address6.map(IpAddr::V6));
     let mut behind = node.behind.as_ref();
     while let Some(nat) = behind.and_then(|name| scenario.nats.get(name)) {
         addresses.push(IpAddr::V4(nat.address));
