@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join;
 use lru::LruCache;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
@@ -290,7 +291,9 @@ impl Attempt {
         match call.plan {
             Plan::Punch => {
                 let shots = Shots::repeat(now(), vec![self.signal.address]);
-                meet(endpoint, puncher, shots, self.caller(), config.punch_timeout, false).await;
+                let meeting = meet(endpoint, puncher, shots, self.caller(), config.punch_timeout, false);
+                // It says that it is there; the punches do not wait for that.
+                join(self.answer(call.id, None, None), meeting).await;
             }
             Plan::Predict => {
                 let Some(at) = at else { return };

@@ -2,13 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::climb::climb;
-use super::host::{BELIEVED, Host};
+use super::climb::{Aim, climb};
+use super::host::Host;
 use super::{ConnectReport, Path, Rung};
 use crate::net::Task;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
@@ -98,7 +97,7 @@ impl Connection {
         }
         let _anew = self.0.anew.lock().await;
         if self.path().is_gone() {
-            let found = climb(&self.0.host, &self.0.service, Rung::Relay, BELIEVED).await;
+            let found = climb(&self.0.host, &self.0.service, Aim::AnyWay).await;
             let (path, _) = found.map_err(|report| {
                 RpcError::Transport(format!("the relay has ended, and there is no other way: {report}"))
             })?;
@@ -122,7 +121,7 @@ async fn upgrade(host: Arc<Host>, service: String, connection: Weak<Inner>) {
         if !connection.upgrade().as_ref().is_some_and(relayed) {
             return;
         }
-        if let Ok((path, _)) = climb(&host, &service, Rung::ManyPorts, Duration::ZERO).await
+        if let Ok((path, _)) = climb(&host, &service, Aim::NoRelay).await
             && let Some(connection) = connection.upgrade()
         {
             *connection.path() = Arc::new(path);

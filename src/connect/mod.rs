@@ -31,6 +31,7 @@ mod connection;
 mod host;
 mod ladder;
 mod meet;
+mod meeting;
 mod places;
 mod presence;
 mod relayed;
@@ -111,17 +112,18 @@ impl Connector {
 
     /// Reaches somebody who offers `service`: by the first rung that works. Dropping the future ends the attempt.
     ///
-    /// Takes as long as the rungs that are tried, each of which has its timeout ([`ConnectConfig`]): by default up to 35 s
-    /// where all are tried and none works, and less than one where a punch does. A connection through a relay goes on to
-    /// look for a better way by itself.
+    /// Of several that are registered one is tried after the other, in random order, until one is reached: up to
+    /// [`ConnectConfig::peers`], and within [`ConnectConfig::timeout`] in all (35 s). A punch takes less than a second. What
+    /// the own NAT does is found out beside the first rung, which does not need it; where no broker tells, nobody is asked
+    /// again for 10 s. A connection through a relay goes on to look for a better way by itself.
     ///
     /// # Errors
     /// Where no rung works; the error says why for each.
     pub async fn connect(&self, service: &str) -> Result<Connection, ConnectError> {
-        match climb::climb(&self.0, service, Rung::Relay, host::BELIEVED).await {
+        match climb::climb(&self.0, service, climb::Aim::AnyWay).await {
             Ok((path, report)) => Ok(Connection::new(self.0.clone(), path, report)),
             Err(report) => {
-                let error = ConnectError::NoWay(Box::new(report));
+                let error = ConnectError::NoWay(report);
                 self.0.net().emit(Event::ConnectFailed { service: service.to_owned(), error: error.to_string() });
                 Err(error)
             }

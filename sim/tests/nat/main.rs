@@ -6,6 +6,7 @@ mod lab;
 
 mod bounds;
 mod check;
+mod crashed;
 mod oracle;
 mod pairs;
 mod peers;
