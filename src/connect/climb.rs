@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -240,7 +240,18 @@ async fn choose(
     if among.is_empty() {
         return Err(None);
     }
-    let mut chosen = among[host.rng().random_range(0..among.len())].clone();
+    // By address first, and an untried one: whoever registers many times from one does not hide the others.
+    let tried_at = |ip: &IpAddr| tried.iter().any(|other| other.ip() == *ip);
+    let mut sources: BTreeSet<IpAddr> = among.iter().map(|entry| entry.address).collect();
+    if sources.iter().any(|ip| !tried_at(ip)) {
+        sources.retain(|ip| !tried_at(ip));
+    }
+    let random = |below| host.rng().random_range(0..below);
+    let source = sources.iter().nth(random(sources.len()));
+    among.retain(|entry| Some(&entry.address) == source);
+    // Nothing is drawn where there is no choice.
+    let nth = if among.len() > 1 { random(among.len()) } else { 0 };
+    let mut chosen = among[nth].clone();
     if seen.extension.is_none() {
         chosen.nat = None;
     }

@@ -34,6 +34,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer of the original's may take to punch: it registers every 2 s.
 const PLAIN_PEER: Duration = Duration::from_secs(5);
 
+/// How many characters are told of what a peer says.
+const MAX_REASON: usize = 200;
+
 /// Why a rung did not work.
 pub(super) enum Failed {
     /// It was tried.
@@ -210,13 +213,15 @@ impl Meeting<'_> {
         let (relay, token) = offer.map_err(|e| Failed::at_broker(&e, ""))?;
         let (ready, mut is_ready) = watch::channel(false);
         let endpoint = &self.host.endpoint;
-        let kept = endpoint.net().spawn(Box::pin(hold(endpoint.clone(), relay, token, ready)));
+        let kept = endpoint.net().spawn(Box::pin(hold(endpoint.clone(), relay, token.clone(), ready)));
         let reached = async {
             is_ready.wait_for(|ready| *ready).await.ok()?;
             endpoint.connect(relay).await.ok()
         };
         match timeout(self.host.config.relay_timeout, reached).await {
-            Ok(Some(_)) => Ok(Path { rpc: self.host.rpc.clone(), to: relay, rung: Rung::Relay, kept: Some(kept) }),
+            Ok(Some(_)) => {
+                Ok(Path { rpc: self.host.rpc.clone(), to: relay, rung: Rung::Relay, kept: Some((kept, token)) })
+            }
             _ if !*is_ready.borrow() => Err(Failed::Tried("the relay and the peer did not meet in time".to_owned())),
             _ => Err(Failed::Tried("no connection through the relay".to_owned())),
         }
@@ -267,7 +272,9 @@ impl Meeting<'_> {
         at: Option<SocketAddr>,
     ) -> Result<Option<SocketAddr>, Failed> {
         match self.ask(presence, peer, plan, at).await?.answer().await {
-            Some(Answer { refused: Some(reason), .. }) => Err(Failed::Tried(format!("the peer refuses: {reason}"))),
+            Some(Answer { refused: Some(reason), .. }) => {
+                Err(Failed::Tried(format!("the peer refuses: {}", printable(&reason))))
+            }
             // A peer could otherwise have this host punch somebody else.
             Some(Answer { at: Some(at), .. }) if at.ip().to_canonical() != peer.address => {
                 Err(Failed::Tried(format!("the peer would be at {at}, which is not its address")))
@@ -319,6 +326,11 @@ impl Asked {
     }
 }
 
+/// What a peer says, such that it can be shown: without control characters, and not for ever.
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect()
+}
+
 fn of_the_original() -> Failed {
     Failed::skipped("the peer or the broker does not know the extension")
 }
@@ -334,4 +346,15 @@ fn listed(addresses: &[SocketAddr]) -> String {
 
 fn now() -> std::time::Instant {
     Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_says_is_shown_without_what_a_terminal_obeys() {
+        assert_eq!(printable("busy\u{1b}[2J\r\n with others"), "busy[2J with others");
+        assert_eq!(printable(&"x".repeat(5000)).len(), MAX_REASON);
+    }
 }

@@ -6,13 +6,16 @@
 //! a caller asks for. Both meet at a broker, and what they say there is an extension of ours: a service of the original's
 //! is reached by the first two rungs.
 //!
-//! | rung | what both sides do | packets, at most |
-//! |---|---|---|
-//! | direct | the caller connects | 4 connection attempts |
-//! | punch | punch from their registered sockets | 8 rounds of up to 5, and 8 connection attempts |
-//! | predict | open a fresh socket each, 3 times | as above, each time |
-//! | many ports | one opens 256 sockets, the other punches 2048 random ports | 512 and 2048 |
-//! | relay | send to a port of the broker's | 20 claims a second until both are there, 6 a minute then |
+//! | rung | what both sides do | packets, at most | time, at most |
+//! |---|---|---|---|
+//! | direct | the caller connects | 4 connection attempts | 1.5 s |
+//! | punch | punch from their registered sockets | 8 rounds of up to 5, and 8 connection attempts | 2 s; 3 s where the peer is gone, 5 s for one of the original's |
+//! | predict | open a fresh socket each, 3 times | as above, each time | 6.2 s each time: 1.2 s for the broker to tell the port, 3 s for the peer's, 2 s to meet |
+//! | many ports | one opens 256 sockets, the other punches 2048 random ports | 512 and 2048 | 9.1 s: 3 s for the peer to be ready, 4.05 s to hit, 2 s to meet |
+//! | relay | send to a port of the broker's | 100 claims in 5 s until both are there, 6 a minute then | 5 s |
+//!
+//! That is for each peer that is tried, up to [`ConnectConfig::peers`]; a broker that does not answer adds up to 4 s a rung.
+//! Whatever comes together, [`ConnectConfig::timeout`] (35 s) ends it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +31,7 @@ mod acceptor;
 mod climb;
 mod config;
 mod connection;
+mod echo;
 mod host;
 mod ladder;
 mod meet;
@@ -137,13 +141,13 @@ struct Path {
     rpc: PeerRpcClient,
     to: SocketAddr,
     rung: Rung,
-    /// What keeps a relay, until it has ended.
-    kept: Option<crate::net::Task>,
+    /// What keeps a relay, until it has ended, and this side's token.
+    kept: Option<(crate::net::Task, String)>,
 }
 
 impl Path {
     /// Whether it is known to lead nowhere any more.
     fn is_gone(&self) -> bool {
-        self.kept.as_ref().is_some_and(crate::net::Task::is_finished)
+        self.kept.as_ref().is_some_and(|(kept, _)| kept.is_finished())
     }
 }

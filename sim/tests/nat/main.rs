@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the engine's tests use all of it")]
 mod lab;
 
+mod abuse;
 mod bounds;
 mod check;
 mod crashed;
