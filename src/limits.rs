@@ -80,7 +80,8 @@
 //! | [`MAX_VOLLEYS`](crate::connect::MAX_VOLLEYS), many sockets opened at once, of [`ConnectConfig::sockets`](crate::connect::ConnectConfig::sockets) each | 1 | the caller is refused | `connect::places` |
 //! | [`MANY_PORTS_BURST`](crate::connect::MANY_PORTS_BURST) of one IP address, then one each [`MANY_PORTS_EVERY`](crate::connect::MANY_PORTS_EVERY) | 4, 10 s | the caller is refused | `connect::places` |
 //! | [`MANY_PORTS_TOTAL_BURST`](crate::connect::MANY_PORTS_TOTAL_BURST) of all, then one each [`MANY_PORTS_TOTAL_EVERY`](crate::connect::MANY_PORTS_TOTAL_EVERY) | 16, 1 s | the caller is refused | `connect::places` |
-//! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | one without connections is closed, else the oldest | `connect::places` |
+//! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | of the source that has most, one without connections is closed, else its oldest | `connect::places` |
+//! | [`ConnectConfig::peers`](crate::connect::ConnectConfig::peers) that are tried one after the other, [`ConnectConfig::timeout`](crate::connect::ConnectConfig::timeout) of it all | 4, 35 s | the attempt fails | `sim/tests/nat` |
 //! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | |
 //! | [`MAX_PUNCHED`](crate::broker::MAX_PUNCHED) addresses of a broker's answer | 100 | the others are not punched | |
 //! | [`PROBE_BYTES`](crate::nat::probe::PROBE_BYTES) of a NAT probe; its answer is no longer | 192 | a shorter one is not answered | `nat::probe` |

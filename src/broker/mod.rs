@@ -50,6 +50,7 @@ mod rendezvous;
 
 pub use client::{BrokerAddress, BrokerClient, MAX_PUNCHED, PREDICTED_PORTS, REGISTER_INTERVAL, REGISTER_RETRY};
 pub use extension::{EXTENSION, MAX_SIGNAL, MAX_WAIT};
+pub(crate) use registry::ERR_NO_PEER;
 pub use registry::{Entry, Registration, Registry};
 pub use relay::RelayConfig;
 pub(crate) use rendezvous::Rendezvous;

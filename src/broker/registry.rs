@@ -239,6 +239,9 @@ impl Registry {
     }
 }
 
+/// How the error begins of who wants something of a peer that is not registered (any more).
+pub(crate) const ERR_NO_PEER: &str = "ERR_BROKER_NO_PEER";
+
 /// Why a signal is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotRegistered {
@@ -246,7 +249,7 @@ pub(super) enum NotRegistered {
     #[error("ERR_BROKER_UNREGISTERED: register before you signal")]
     Sender,
     /// The peer that is to get it.
-    #[error("ERR_BROKER_NO_PEER: there is no such peer (any more)")]
+    #[error("{ERR_NO_PEER}: there is no such peer (any more)")]
     Receiver,
 }
 

@@ -9,7 +9,8 @@
 //! ← {"grenache":"claimed","ready":true}
 //! ```
 //!
-//! When a session ends, both sides are told: `{"grenache":"ended"}`.
+//! When a session ends, both sides are told: `{"grenache":"ended"}`. A side that needs it no more says so, with its
+//! token, and ends it: `{"grenache":"leave","token":"5f3a…"}`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -130,6 +131,8 @@ pub(super) enum SessionEnd {
     Idle,
     /// It has forwarded as much as it may.
     TotalBytes,
+    /// A side needs it no more.
+    Left,
 }
 
 impl SessionEnd {
@@ -137,6 +140,7 @@ impl SessionEnd {
         match self {
             Self::Idle => "idle",
             Self::TotalBytes => "total bytes",
+            Self::Left => "left",
         }
     }
 }
@@ -167,8 +171,10 @@ impl Session {
     }
 
     pub(super) fn on_datagram(&mut self, now: Instant, from: SocketAddr, payload: &[u8]) -> Verdict {
-        if let Some(Claim { token, .. }) = Claim::parse(payload) {
-            return self.on_claim(from, &token);
+        match Claim::parse(payload) {
+            Some(Claim { grenache: ClaimTag::Claim, token }) => return self.on_claim(from, &token),
+            Some(Claim { grenache: ClaimTag::Leave, token }) => return self.on_leave(from, &token),
+            None => {}
         }
         let to = match self.sides {
             [Some(a), Some(b)] if from == a => b,
@@ -198,6 +204,15 @@ impl Session {
         self.sides[side] = Some(from);
         let ready = self.sides.iter().all(Option::is_some);
         Verdict::Answer(Claimed { grenache: ClaimedTag::Claimed, ready }.encode())
+    }
+
+    /// Only from where the side is.
+    fn on_leave(&self, from: SocketAddr, token: &str) -> Verdict {
+        let side = self.tokens.iter().position(|own| own == token);
+        match side {
+            Some(side) if self.sides[side] == Some(from) => Verdict::End(SessionEnd::Left),
+            _ => Verdict::Drop,
+        }
     }
 
     /// Who is to be told that it has ended.
@@ -261,6 +276,7 @@ pub(crate) struct Claimed {
 #[serde(rename_all = "kebab-case")]
 enum ClaimTag {
     Claim,
+    Leave,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -271,13 +287,23 @@ enum ClaimedTag {
 
 impl Claim {
     pub(crate) fn encode(token: &str) -> Bytes {
-        let claim = Self { grenache: ClaimTag::Claim, token: token.to_owned() };
-        serde_json::to_vec(&claim).expect("texts can be written as JSON").into()
+        Self { grenache: ClaimTag::Claim, token: token.to_owned() }.to_json()
+    }
+
+    /// What a side says that needs the session no more.
+    pub(crate) fn encode_leave(token: &str) -> Bytes {
+        Self { grenache: ClaimTag::Leave, token: token.to_owned() }.to_json()
+    }
+
+    fn to_json(&self) -> Bytes {
+        serde_json::to_vec(self).expect("texts can be written as JSON").into()
     }
 
     fn parse(payload: &[u8]) -> Option<Self> {
         // What is forwarded is mostly µTP, which never begins like this.
-        payload.starts_with(b"{\"grenache\":\"claim\"").then(|| serde_json::from_slice(payload).ok()).flatten()
+        let tags: [&[u8]; 2] = [b"{\"grenache\":\"claim\"", b"{\"grenache\":\"leave\""];
+        let tagged = tags.iter().any(|tag| payload.starts_with(tag));
+        tagged.then(|| serde_json::from_slice(payload).ok()).flatten()
     }
 }
 
@@ -350,6 +376,21 @@ mod tests {
         assert!(matches!(session.on_datagram(now, moved, &Claim::encode(&tokens()[0])), Verdict::Answer(_)));
         assert_eq!(session.on_datagram(now, at(B), b"x"), Verdict::Forward(moved));
         assert_eq!(session.on_datagram(now, at(A), b"x"), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_side_that_leaves_ends_the_session_and_nobody_else_does() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default());
+        let [a, b] = tokens();
+        for (from, token) in [(STRANGER, &a), (A, &b), (A, &"c".repeat(32))] {
+            assert_eq!(session.on_datagram(now, at(from), &Claim::encode_leave(token)), Verdict::Drop);
+        }
+        let leave = Claim::encode_leave(&b);
+        assert!(leave.len() >= 2 * ENDED.len(), "both sides are told with no more than was received");
+        assert_eq!(session.on_datagram(now, at(B), &leave), Verdict::End(SessionEnd::Left));
+        let mut unclaimed = Session::new(now, RelayConfig::default(), tokens());
+        assert_eq!(unclaimed.on_datagram(now, at(B), &leave), Verdict::Drop);
     }
 
     #[test]

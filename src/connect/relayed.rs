@@ -19,8 +19,15 @@ const KEEP_EVERY: Duration = Duration::from_secs(10);
 /// After how long without an answer the relay is gone.
 const GONE_AFTER: Duration = Duration::from_secs(25);
 
-/// How many unready answers are waited for: the other side had time enough.
-const MAX_UNREADY: u32 = 100;
+/// How many claims are sent, in 5 s, before the other side is there, and before anybody has answered at all.
+const MAX_CLAIMS: u32 = 100;
+
+/// Tells the relay that it is not needed any more, and the other side through it; twice, for one may be lost.
+pub(super) fn leave(endpoint: &Endpoint, relay: SocketAddr, token: &str) {
+    for _ in 0..2 {
+        endpoint.send_datagram(relay, Claim::encode_leave(token));
+    }
+}
 
 /// Claims a place, says when the other side has one too, and keeps it until the relay is gone.
 pub(super) async fn hold(endpoint: Endpoint, relay: SocketAddr, token: String, ready: watch::Sender<bool>) {
@@ -28,11 +35,16 @@ pub(super) async fn hold(endpoint: Endpoint, relay: SocketAddr, token: String, r
     let mut datagrams = endpoint.datagrams();
     let mut answered = Instant::now();
     let mut next = answered;
-    let mut unready = 0;
-    while answered.elapsed() < GONE_AFTER && unready < MAX_UNREADY {
+    let mut claims = 0;
+    while answered.elapsed() < GONE_AFTER {
         if Instant::now() >= next {
+            let is_ready = *ready.borrow();
+            if !is_ready && claims >= MAX_CLAIMS {
+                return;
+            }
+            claims += 1;
             endpoint.send_datagram(relay, claim.clone());
-            next = Instant::now() + if *ready.borrow() { KEEP_EVERY } else { CLAIM_EVERY };
+            next = Instant::now() + if is_ready { KEEP_EVERY } else { CLAIM_EVERY };
         }
         match timeout_at(next, datagrams.recv()).await {
             Ok(Ok(datagram)) if datagram.from == relay => {
@@ -41,7 +53,6 @@ pub(super) async fn hold(endpoint: Endpoint, relay: SocketAddr, token: String, r
                 }
                 if let Some(claimed) = Claimed::parse(&datagram.payload) {
                     answered = Instant::now();
-                    unready += u32::from(!claimed.ready);
                     if claimed.ready && !ready.send_replace(true) {
                         next = answered + KEEP_EVERY;
                     }
@@ -50,5 +61,25 @@ pub(super) async fn hold(endpoint: Endpoint, relay: SocketAddr, token: String, r
             Ok(Err(RecvError::Closed)) => return,
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::net::{HostNetwork, Net};
+    use crate::transport::EndpointConfig;
+
+    #[tokio::test(start_paused = true)]
+    async fn claims_that_nobody_answers_come_to_an_end() {
+        let net: Net = Arc::new(HostNetwork::new().unwrap());
+        let bind = || Endpoint::bind(&net, "127.0.0.1:0".parse().unwrap(), EndpointConfig::default()).unwrap();
+        let (endpoint, deaf) = (bind(), bind());
+        let began = Instant::now();
+        hold(endpoint, deaf.local_addr(), "ab".repeat(16), watch::Sender::new(false)).await;
+        let every = CLAIM_EVERY * MAX_CLAIMS;
+        assert!((every..every + CLAIM_EVERY).contains(&began.elapsed()), "{:?}", began.elapsed());
     }
 }

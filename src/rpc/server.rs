@@ -87,7 +87,7 @@ impl ServerConfig {
     /// How many requests of all connections may wait for [`Requests::next`] (default 1024, at least 1). At the limit
     /// nothing more is read.
     pub fn max_queue(self, max_queue: usize) -> Self {
-        Self { max_queue: max_queue.max(1), ..self }
+        Self { max_queue: max_queue.clamp(1, tokio::sync::Semaphore::MAX_PERMITS), ..self }
     }
 
     /// How many requests of all connections may be unanswered (default 32,768, at least 1); large ones count as for
