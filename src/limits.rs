@@ -4,6 +4,8 @@
 //! default; the others are constants. Those that are a [`Limit`] too are counted by [`LimitCounts`] where a peer reaches
 //! one, and, at most once a second for each, an [`Event::LimitReached`] tells so.
 //!
+//! A *source* is an IPv4 address, or the /64 network of an IPv6 address: a host can have any address of that network.
+//!
 //! An address is *proven* once it has sent back a number that only a packet of ours could have told it. Before that,
 //! no more bytes are sent to it than have come from it: one SYN-ACK a SYN (both of 20 bytes), one RESET of 20 bytes for
 //! a µTP packet, two bytes for two by [`Puncher::punch_back`](crate::punch::Puncher::punch_back). Not so for a Grape's
@@ -17,7 +19,7 @@
 //! | limit | default | at the limit | test |
 //! |---|---|---|---|
 //! | [`max_connections`](crate::transport::EndpointConfig::max_connections), both directions | 16,384 | a SYN takes the place of the oldest half-open one, or goes unanswered; `connect` fails | `limits::syns` |
-//! | [`max_connections_per_source`](crate::transport::EndpointConfig::max_connections_per_source), accepted from one IP address | 1024 | a SYN takes the place of its oldest half-open one, or goes unanswered | `limits::syns` |
+//! | [`max_connections_per_source`](crate::transport::EndpointConfig::max_connections_per_source), accepted from one source | 1024 | a SYN takes the place of its oldest half-open one, or goes unanswered | `limits::syns` |
 //! | [`max_half_open`](crate::transport::EndpointConfig::max_half_open) | 1024 | the oldest is forgotten; it comes back where its peer goes on, by the number in our SYN-ACK | `limits::syns` |
 //! | bytes to an unproven address | what came from it | nothing is sent: a SYN-ACK is not repeated, but for a repeated SYN | `limits::syns` |
 //! | half-open for [`connect_timeout`](crate::transport::EndpointConfig::connect_timeout) | 10 s | forgotten | `limits::syns` |
@@ -31,8 +33,8 @@
 //! | [`DATAGRAM_BACKLOG`](crate::transport::DATAGRAM_BACKLOG), [`MAX_BEHIND`](crate::punch::MAX_BEHIND), datagrams for a subscriber | 1024 | it skips the oldest | `limits::datagrams` |
 //! | [`DATAGRAM_QUEUE`](crate::transport::DATAGRAM_QUEUE), datagrams to be sent | 1024 | further ones are dropped | `limits::sockets` |
 //! | [`MAX_RECEIVE_ERRORS`](crate::net::MAX_RECEIVE_ERRORS) of a UDP socket in a row, a Grape's too | 16 | receiving pauses, 10 ms up to 1 s | `limits::sockets` |
-//! | [`PUNCH_RATE`](crate::punch::PUNCH_RATE) of one IP address | 512, then 128 a second | further punches are not reported | `limits::datagrams` |
-//! | [`PUNCH_BACK_RATE`](crate::punch::PUNCH_BACK_RATE) to one IP address | 10, then 5 a second | no further punch is answered | `limits::datagrams` |
+//! | [`PUNCH_RATE`](crate::punch::PUNCH_RATE) of one source | 512, then 128 a second | further punches are not reported | `limits::datagrams` |
+//! | [`PUNCH_BACK_RATE`](crate::punch::PUNCH_BACK_RATE) to one source | 10, then 5 a second | no further punch is answered | `limits::datagrams` |
 //! | [`MAX_SOURCES`] whose rates are known; [`MAX_COUNTED`](crate::punch::MAX_COUNTED) punchers | 1024; 500 | the one unheard for longest is forgotten | `limits`, `limits::datagrams` |
 //! | `MAX_NARROW_PATHS`, addresses whose path takes small packets only | 256 | the oldest is forgotten, and found out anew | |
 //!
@@ -44,13 +46,13 @@
 //! | `max_message` of [server](crate::rpc::ServerConfig::max_message) and [client](crate::rpc::ClientConfig::max_message), bytes | 16 MiB | a request gets `ERR_REQUEST_SIZE`; the connection ends | `limits::requests`, `rpc::tests` |
 //! | [`MAX_DEPTH`](crate::rpc::framing::MAX_DEPTH) of nested JSON | 127 | a request gets `ERR_REQUEST_SIZE`; the connection ends | `limits::requests` |
 //! | [`TEXT_TIME`](crate::rpc::TEXT_TIME) for a text's bytes to arrive, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) of them | 30 s, 8 KiB | a request gets `ERR_REQUEST_TIME`; the connection ends | `limits::requests` |
-//! | [`max_unfinished`](crate::rpc::ServerConfig::max_unfinished), bytes of unfinished requests of all connections; half of it from one IP address | 256 MiB | the connection that needs more gets `ERR_REQUEST_SIZE` and ends | `limits::requests` |
+//! | [`max_unfinished`](crate::rpc::ServerConfig::max_unfinished), bytes of unfinished requests of all connections; half of it from one source | 256 MiB | the connection that needs more gets `ERR_REQUEST_SIZE` and ends | `limits::requests` |
 //! | [`MAX_MALFORMED`](crate::rpc::MAX_MALFORMED) texts of a connection | 100 | it ends | `limits::requests` |
 //! | [`max_in_flight`](crate::rpc::ServerConfig::max_in_flight) requests of a connection; 16 KiB count as one | 1024 | no more is read from it | `limits::requests` |
-//! | [`max_in_flight_total`](crate::rpc::ServerConfig::max_in_flight_total) of all connections; half of it from one IP address | 32,768 | no more is read | `limits::requests` |
+//! | [`max_in_flight_total`](crate::rpc::ServerConfig::max_in_flight_total) of all connections; half of it from one source | 32,768 | no more is read | `limits::requests` |
 //! | [`max_queue`](crate::rpc::ServerConfig::max_queue), requests that wait for `Requests::next` | 1024 | no more is read | `limits::requests` |
 //! | [`max_unsent`](crate::rpc::ServerConfig::max_unsent), bytes of replies that a connection does not take | 16 MiB | no more is read from it; what is in flight is still answered | `limits::requests` |
-//! | [`max_unsent_total`](crate::rpc::ServerConfig::max_unsent_total), those of all connections; half of it from one IP address | 256 MiB | no more is read; what is in flight is still answered | `limits::requests` |
+//! | [`max_unsent_total`](crate::rpc::ServerConfig::max_unsent_total), those of all connections; half of it from one source | 256 MiB | no more is read; what is in flight is still answered | `limits::requests` |
 //! | [`write_timeout`](crate::rpc::ServerConfig::write_timeout) for a reply to be taken, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) bytes | 60 s, 8 KiB | the connection is closed | `limits::requests` |
 //! | [`idle_timeout`](crate::rpc::ServerConfig::idle_timeout) without a request | 180 s | the connection is closed | `rpc::tests` |
 //! | [`ClientConfig::transports`](crate::rpc::ClientConfig::transports), [`pipeline`](crate::rpc::ClientConfig::pipeline), waiting for one destination | 3, unlimited, 65,536 | requests wait; then they fail with `ERR_QUEUE_FULL` | `rpc::pool` |
@@ -76,9 +78,9 @@
 //!
 //! | limit | default | at the limit | test |
 //! |---|---|---|---|
-//! | [`MAX_ATTEMPTS`](crate::connect::MAX_ATTEMPTS) at once, [`MAX_ATTEMPTS_PER_SOURCE`](crate::connect::MAX_ATTEMPTS_PER_SOURCE) from one IP address, callers that are helped | 16, 4 | the caller is refused; of those, [`MAX_REFUSALS`](crate::connect::MAX_REFUSALS) (16) at once are told so | `connect::places` |
+//! | [`MAX_ATTEMPTS`](crate::connect::MAX_ATTEMPTS) at once, [`MAX_ATTEMPTS_PER_SOURCE`](crate::connect::MAX_ATTEMPTS_PER_SOURCE) from one source, callers that are helped | 16, 4 | the caller is refused; of those, [`MAX_REFUSALS`](crate::connect::MAX_REFUSALS) (16) at once are told so | `connect::places` |
 //! | [`MAX_VOLLEYS`](crate::connect::MAX_VOLLEYS), many sockets opened at once, of [`ConnectConfig::sockets`](crate::connect::ConnectConfig::sockets) each | 1 | the caller is refused | `connect::places` |
-//! | [`MANY_PORTS_BURST`](crate::connect::MANY_PORTS_BURST) of one IP address, then one each [`MANY_PORTS_EVERY`](crate::connect::MANY_PORTS_EVERY) | 4, 10 s | the caller is refused | `connect::places` |
+//! | [`MANY_PORTS_BURST`](crate::connect::MANY_PORTS_BURST) of one source, then one each [`MANY_PORTS_EVERY`](crate::connect::MANY_PORTS_EVERY) | 4, 10 s | the caller is refused | `connect::places` |
 //! | [`MANY_PORTS_TOTAL_BURST`](crate::connect::MANY_PORTS_TOTAL_BURST) of all, then one each [`MANY_PORTS_TOTAL_EVERY`](crate::connect::MANY_PORTS_TOTAL_EVERY) | 16, 1 s | the caller is refused | `connect::places` |
 //! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | one without connections is closed, else the oldest | `connect::places` |
 //! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | |
@@ -107,6 +109,7 @@ use serde::Serialize;
 
 use crate::event::Event;
 use crate::net::Net;
+use crate::source::{Source, source};
 
 /// Of how many sources a [`Rate`] is kept account. At the limit the one unheard for longest is forgotten, so that it
 /// begins anew: whoever can forge many addresses is held by the limits that do not go by source.
@@ -220,14 +223,14 @@ pub struct Rate {
     pub per_second: u32,
 }
 
-/// Holds each source, an IP address, to a [`Rate`].
+/// Holds each source to a [`Rate`].
 #[derive(Debug)]
 pub(crate) struct SourceRates {
     burst: u32,
     /// One more in this time.
     one: Duration,
     /// When the source's bucket would be full.
-    full_at: LruCache<IpAddr, Instant>,
+    full_at: LruCache<Source, Instant>,
 }
 
 impl SourceRates {
@@ -240,10 +243,10 @@ impl SourceRates {
         Self { burst, one, full_at: LruCache::new(MAX_SOURCES) }
     }
 
-    /// Whether one more of this source is within its rate; if so, it counts.
-    pub(crate) fn allows(&mut self, now: Instant, source: IpAddr) -> bool {
+    /// Whether one more of this address's source is within its rate; if so, it counts.
+    pub(crate) fn allows(&mut self, now: Instant, address: IpAddr) -> bool {
         let one = self.one;
-        let full_at = self.full_at.get_or_insert_mut(source, || now);
+        let full_at = self.full_at.get_or_insert_mut(source(address), || now);
         let next = (*full_at).max(now) + one;
         let within = next.saturating_duration_since(now) <= one * self.burst.max(1);
         if within {
@@ -271,5 +274,16 @@ mod tests {
         let many = (0..MAX_SOURCES.get() as u32).map(|nth| IpAddr::from((0x0a00_0000 + nth).to_be_bytes()));
         assert!(many.into_iter().all(|source| rates.allows(now, source)));
         assert_eq!(rates.full_at.len(), MAX_SOURCES.get());
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_share_a_rate() {
+        let now = tokio::time::Instant::now().into_std();
+        let mut rates = SourceRates::new(Rate { burst: 10, per_second: 5 });
+        let mut allowed = |network: u16| {
+            let hosts = (0..100).map(|host| IpAddr::from([0x2001, 0xdb8, 0, network, 0, 0, 0, host]));
+            hosts.into_iter().filter(|host| rates.allows(now, *host)).count()
+        };
+        assert_eq!([allowed(1), allowed(2), allowed(1)], [10, 10, 0]);
     }
 }

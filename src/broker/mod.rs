@@ -258,8 +258,7 @@ impl Desk {
                 return Err(missing.to_string());
             }
         }
-        let source = from.ip().to_canonical();
-        let place = config.place(&self.places, source).map_err(|e| e.to_string())?;
+        let place = config.place(&self.places, from.ip()).map_err(|e| e.to_string())?;
         let tokens = [self.token(), self.token()];
         let [own, others] = tokens.clone();
         let (port, task) = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)

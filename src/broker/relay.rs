@@ -56,7 +56,7 @@ impl RelayConfig {
         Self { sessions, ..self }
     }
 
-    /// How many of them may have been asked for from one IP address (default 8). Beyond it that address gets an error.
+    /// How many of them may have been asked for from one source ([`limits`](crate::limits), default 8). Beyond it that source gets an error.
     pub fn sessions_per_source(self, sessions: usize) -> Self {
         Self { sessions_per_source: sessions, ..self }
     }
@@ -104,9 +104,9 @@ impl From<Full> for RelayRefused {
 }
 
 impl RelayConfig {
-    /// A place for a session that `source` opens.
-    pub(super) fn place(&self, places: &Arc<Places>, source: IpAddr) -> Result<Place, RelayRefused> {
-        Ok(places.take(source, self.sessions, self.sessions_per_source)?)
+    /// A place for a session that who is at `address` opens.
+    pub(super) fn place(&self, places: &Arc<Places>, address: IpAddr) -> Result<Place, RelayRefused> {
+        Ok(places.take(address, self.sessions, self.sessions_per_source)?)
     }
 }
 

@@ -20,6 +20,7 @@ use super::cookie::Cookies;
 use super::{DATAGRAM_BACKLOG, Datagram, EndpointConfig, EndpointError, UtpStream};
 use crate::limits::LimitCounts;
 use crate::net::{Net, Rng};
+use crate::source::{Source, source};
 use crate::utp::config::MIN_DATAGRAM;
 use crate::utp::{Config, Connection, Seq};
 
@@ -50,8 +51,8 @@ pub(super) struct Inner {
     pub(super) connections: BTreeMap<Key, Arc<Conn>>,
     /// Peers' connections whose handshake is not complete, oldest first.
     pub(super) half_open: BTreeMap<u64, Arc<Conn>>,
-    /// How many connections peers have opened from each address.
-    sources: BTreeMap<IpAddr, usize>,
+    /// How many connections peers have opened from each source.
+    sources: BTreeMap<Source, usize>,
     pub(super) cookies: Cookies,
     pub(super) backlog: VecDeque<Arc<Conn>>,
     /// Connections that a stream has changed.
@@ -177,14 +178,14 @@ impl Inner {
         });
         self.connections.insert(key, conn.clone());
         if theirs {
-            *self.sources.entry(peer.ip()).or_default() += 1;
+            *self.sources.entry(source(peer.ip())).or_default() += 1;
             self.half_open.insert(conn.serial, conn.clone());
         }
         conn
     }
 
-    /// How many connections peers have opened from an address.
-    pub(super) fn of_source(&self, source: IpAddr) -> usize {
+    /// How many connections peers have opened from a source.
+    pub(super) fn of_source(&self, source: Source) -> usize {
         self.sources.get(&source).copied().unwrap_or(0)
     }
 
@@ -193,13 +194,13 @@ impl Inner {
         if self.connections.get(&key).is_some_and(|found| Arc::ptr_eq(found, conn)) {
             self.connections.remove(&key);
             self.half_open.remove(&conn.serial);
-            let ip = conn.peer.ip();
+            let source = source(conn.peer.ip());
             if conn.theirs
-                && let Some(count) = self.sources.get_mut(&ip)
+                && let Some(count) = self.sources.get_mut(&source)
             {
                 *count -= 1;
                 if *count == 0 {
-                    self.sources.remove(&ip);
+                    self.sources.remove(&source);
                 }
             }
         }

@@ -51,8 +51,7 @@ impl Offers {
 
 impl Offer {
     fn place(&self, source: IpAddr) -> Option<Place> {
-        // An IPv4 address is the same source on an IPv6 socket.
-        self.places.take(source.to_canonical(), self.config.max_streams, self.config.max_streams_per_source).ok()
+        self.places.take(source, self.config.max_streams, self.config.max_streams_per_source).ok()
     }
 }
 

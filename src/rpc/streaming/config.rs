@@ -94,7 +94,7 @@ impl StreamConfig {
         Self { max_streams: max_streams.max(1), ..self }
     }
 
-    /// How many of them may come from one IP address (default 16, at least 1). Beyond it the same is told.
+    /// How many of them may come from one source ([`limits`](crate::limits), default 16, at least 1). Beyond it the same is told.
     pub fn max_streams_per_source(self, max_streams_per_source: usize) -> Self {
         Self { max_streams_per_source: max_streams_per_source.max(1), ..self }
     }
