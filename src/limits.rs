@@ -56,7 +56,8 @@
 //! | [`write_timeout`](crate::rpc::ServerConfig::write_timeout) for a reply to be taken, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) bytes | 60 s, 8 KiB | the connection is closed | `limits::requests` |
 //! | [`idle_timeout`](crate::rpc::ServerConfig::idle_timeout) without a request | 180 s | the connection is closed | `rpc::tests` |
 //! | [`ClientConfig::transports`](crate::rpc::ClientConfig::transports), [`pipeline`](crate::rpc::ClientConfig::pipeline), waiting for one destination | 3, unlimited, 65,536 | requests wait; then they fail with `ERR_QUEUE_FULL` | `rpc::pool` |
-//! | [`max_streams`](crate::rpc::streaming::StreamConfig::max_streams), [`max_streams_per_source`](crate::rpc::streaming::StreamConfig::max_streams_per_source) | 128, 16 | the client is told that there are too many | `rpc_streams_limits` |
+//! | [`max_streams`](crate::rpc::streaming::StreamConfig::max_streams), [`max_streams_per_source`](crate::rpc::streaming::StreamConfig::max_streams_per_source) | 128, 16 | a slow call gives up its place, else the client is told that there are too many | `rpc_streams_limits`, `rpc_streams_slow` |
+//! | [`least_progress`](crate::rpc::streaming::StreamConfig::least_progress), bytes that a call moves in [`PROGRESS_TIME`](crate::rpc::streaming::PROGRESS_TIME) to be sure of its place | 64 KiB, 60 s | it gives it up where another call needs it | `rpc_streams_slow` |
 //! | [`max_head`](crate::rpc::streaming::StreamConfig::max_head), [`head_timeout`](crate::rpc::streaming::StreamConfig::head_timeout), [`idle_timeout`](crate::rpc::streaming::StreamConfig::idle_timeout) of a streamed call | 64 KiB, 10 s, 60 s | the call ends | `rpc_streams_limits` |
 //! | [`FAREWELL`](crate::rpc::streaming::FAREWELL) for the peer to end its body once the application is gone | 5 s | the connection is reset | `rpc_streams` |
 //!
