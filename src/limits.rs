@@ -65,6 +65,7 @@
 //!
 //! | limit | default | at the limit | test |
 //! |---|---|---|---|
+//! | [`MAX_REQUEST`](crate::broker::MAX_REQUEST) bytes of a request | 64 KiB | it gets `ERR_REQUEST_SIZE`; the connection ends | `broker` |
 //! | [`MAX_ENTRIES`](crate::broker::registry::MAX_ENTRIES) registered peers | 500 | the one unrenewed for longest goes, of a source that has half of all its own | `broker::registry` |
 //! | [`ENTRY_LIFETIME`](crate::broker::registry::ENTRY_LIFETIME) without a renewal | 15 s | the entry goes | `broker::registry` |
 //! | [`MAX_SERVICE`](crate::broker::registry::MAX_SERVICE) bytes of a name | 256 | it is not registered | `broker::registry` |

@@ -213,7 +213,7 @@ async fn a_caller_that_finds_nobody_says_why_on_every_rung() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn loopback_has_no_nat() {
-    let net: Net = Arc::new(HostNetwork::new().unwrap());
+    let net: Net = Arc::new(HostNetwork::new());
     let on = |ip: [u8; 4]| Endpoint::bind(&net, SocketAddr::from((ip, 0)), EndpointConfig::default()).unwrap();
     let brokers = [[127, 0, 0, 1], [127, 0, 0, 2]].map(|ip| {
         let (main, alternate) = (on(ip), on(ip));

@@ -54,6 +54,10 @@ pub use registry::{Entry, Registration, Registry};
 pub use relay::RelayConfig;
 pub(crate) use rendezvous::Rendezvous;
 
+/// The largest request that a broker takes unless its server is set otherwise, in bytes: a registration or a signal has far
+/// less.
+pub const MAX_REQUEST: usize = 64 << 10;
+
 /// Settings of a [`Broker`].
 #[derive(Debug, Clone)]
 pub struct BrokerConfig {
@@ -70,7 +74,7 @@ impl BrokerConfig {
         Self {
             name: name.to_owned(),
             announce_interval: ANNOUNCE_INTERVAL,
-            server: ServerConfig::default(),
+            server: ServerConfig::default().max_message(MAX_REQUEST),
             relay: None,
             alternate: None,
         }
@@ -81,7 +85,7 @@ impl BrokerConfig {
         Self { announce_interval, ..self }
     }
 
-    /// Settings of its server.
+    /// Settings of its server (default: those of [`ServerConfig`], but with requests of [`MAX_REQUEST`] bytes at most).
     pub fn server(self, server: ServerConfig) -> Self {
         Self { server, ..self }
     }

@@ -166,7 +166,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unused_makes_room_before_what_is_in_use() {
-        let (net, mut kept) = (crate::net::HostNetwork::new().unwrap(), Kept::default());
+        let (net, mut kept) = (crate::net::HostNetwork::new(), Kept::default());
         let net: crate::net::Net = Arc::new(net);
         let mut push = |used| {
             let (keep, in_use) = watch::channel(used);

@@ -68,7 +68,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_can_forge_the_relays_address_but_knows_no_token_ends_nothing() {
-        let net: Net = Arc::new(HostNetwork::new().unwrap());
+        let net: Net = Arc::new(HostNetwork::new());
         let bind = || Endpoint::bind(&net, ([127, 0, 0, 1], 0).into(), EndpointConfig::default()).unwrap();
         let (relay, side) = (bind(), bind());
         let mut claims = relay.datagrams();

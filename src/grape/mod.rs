@@ -10,7 +10,7 @@
 //! use grenache::net::{HostNetwork, Net};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let net: Net = Arc::new(HostNetwork::new()?);
+//! let net: Net = Arc::new(HostNetwork::new());
 //! let config = GrapeConfig::default()
 //!     .dht_address("127.0.0.1:20001".parse()?)
 //!     .api_address("127.0.0.1:30001".parse()?)

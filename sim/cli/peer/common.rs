@@ -155,24 +155,17 @@ pub(super) fn signals() -> Result<Signals, Failure> {
     Signals::new().map_err(|error| Failure::refused(format!("cannot start: {error}")))
 }
 
-/// The operating system's network.
-pub(super) fn network() -> Result<HostNetwork, Failure> {
-    HostNetwork::new().map_err(|error| Failure::refused(format!("cannot start: {error}")))
-}
-
 /// The operating system's network, and what `news` makes of its events. What else is news can be sent beside them.
-pub(super) fn observed<T: Send + 'static>(
-    news: fn(&Event) -> Option<T>,
-) -> Result<(Net, mpsc::Sender<T>, mpsc::Receiver<T>), Failure> {
+pub(super) fn observed<T: Send + 'static>(news: fn(&Event) -> Option<T>) -> (Net, mpsc::Sender<T>, mpsc::Receiver<T>) {
     let (sender, events) = mpsc::channel(MAX_UNTOLD);
     let observer = sender.clone();
-    let net = network()?.observe(move |event| {
+    let net = HostNetwork::new().observe(move |event| {
         if let Some(news) = news(event) {
             // Those that nobody has taken are older, and as good.
             let _ = observer.try_send(news);
         }
     });
-    Ok((Arc::new(net), sender, events))
+    (Arc::new(net), sender, events)
 }
 
 /// Where a target is: an address as it is, a name by asking Grapes.

@@ -126,7 +126,7 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
     let (net, _, mut senders) = observed(|event| match event {
         Event::ReplyReceived { from, .. } => Some(*from),
         _ => None,
-    })?;
+    });
     let at = match at {
         Some(at) => Some(at.resolve().await?),
         None => None,

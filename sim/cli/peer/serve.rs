@@ -152,7 +152,7 @@ struct Shown {
 pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<Exit, Failure> {
     let mut signals = signals()?;
     let mut output = args.output.on(terminal);
-    let (net, sender, mut news) = observed(|event| of_announcing(event).map(News::Announcing))?;
+    let (net, sender, mut news) = observed(|event| of_announcing(event).map(News::Announcing));
     // Without announces there may be a broker to look up.
     let link = match args.no_announce && !args.brokers.is_by_name() {
         true => None,
