@@ -55,7 +55,10 @@ impl fmt::Display for ConnectReport {
 
 impl fmt::Display for FailedRung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rung, reason, took_ms, .. } = self;
+        let Self { rung, took_ms, .. } = self;
+        // What a peer or a broker says is in it, and has no lines of its own.
+        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let reason: String = self.reason.chars().map(escaped).collect();
         if self.tried { write!(f, "{rung}: {reason} ({took_ms} ms)") } else { write!(f, "{rung}: not tried: {reason}") }
     }
 }
@@ -63,6 +66,13 @@ impl fmt::Display for FailedRung {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_reason_has_no_lines_of_its_own() {
+        let reason = "the peer refuses: \u{1b}[2J\n  relay: reached".to_owned();
+        let failed = FailedRung { rung: Rung::Direct, tried: true, reason, took_ms: 5 };
+        assert_eq!(failed.to_string(), r"direct: the peer refuses: \u{1b}[2J\n  relay: reached (5 ms)");
+    }
 
     #[test]
     fn a_report_reads_well_and_is_read_back() {

@@ -49,7 +49,7 @@ pub(in crate::cli) struct AnnounceArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 impl AnnounceArgs {

@@ -20,6 +20,7 @@ use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, ob
 use super::failure::Failure;
 use super::serve::ANNOUNCE_WITHIN;
 use crate::cli::Exit;
+use crate::cli::printable::printable;
 use crate::cli::terminal::Terminal;
 
 /// What `grenache broker --help` ends with.
@@ -75,7 +76,7 @@ pub(in crate::cli) struct BrokerArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Something to tell.
@@ -137,7 +138,7 @@ pub(super) async fn broker(terminal: &mut Terminal, args: &BrokerArgs) -> Result
 fn registered(output: &mut Output<'_>, (service, server, address): &Peer) {
     let role = if *server { "offers" } else { "wants" };
     output.log(
-        format_args!("{address} {role} `{}`", service.escape_debug()),
+        format_args!("{address} {role} `{}`", printable(service)),
         &json!({ "event": "registered", "service": service, "server": server, "address": address }),
     );
 }

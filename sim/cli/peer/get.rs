@@ -9,7 +9,7 @@ use grenache::link::{Link, LinkError, SignedValue, mutable_hash};
 use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
 
-use super::common::{GrapesArgs, OutputArgs, TRIES, plain, time, within};
+use super::common::{GrapesArgs, OutputArgs, TRIES, time, within};
 use super::failure::Failure;
 use super::put::salt;
 use crate::cli::Exit;
@@ -43,7 +43,7 @@ pub(in crate::cli) struct GetArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Where a value is.
@@ -84,7 +84,8 @@ pub(super) async fn get(terminal: &mut Terminal, args: &GetArgs) -> Result<Exit,
         Failure::not_found(format!("there is no value under {hash}"))
             .advise("values expire: put it again, or see whether it was put with a --salt")
     })?;
-    args.output.on(terminal).result(plain(&value), &json);
+    let mut output = args.output.on(terminal);
+    output.result(output.plain(&value), &json);
     Ok(Exit::PASSED)
 }
 

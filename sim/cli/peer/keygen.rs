@@ -40,7 +40,7 @@ pub(in crate::cli) struct KeygenArgs {
     #[arg(long)]
     show: bool,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) fn keygen(terminal: &mut Terminal, args: &KeygenArgs) -> Result<Exit, Failure> {

@@ -47,7 +47,7 @@ pub(in crate::cli) struct LookupArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) async fn lookup(terminal: &mut Terminal, args: &LookupArgs) -> Result<Exit, Failure> {

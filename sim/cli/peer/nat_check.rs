@@ -44,7 +44,7 @@ pub(in crate::cli) struct NatCheckArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) async fn nat_check(terminal: &mut Terminal, args: &NatCheckArgs) -> Result<Exit, Failure> {

@@ -60,7 +60,7 @@ pub(in crate::cli) struct PunchArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) async fn punch(terminal: &mut Terminal, args: &PunchArgs) -> Result<Exit, Failure> {

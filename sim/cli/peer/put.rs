@@ -59,7 +59,7 @@ pub(in crate::cli) struct PutArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Reads a salt (BEP 44).
