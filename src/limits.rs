@@ -11,7 +11,7 @@
 //! a µTP packet, two bytes for two by [`Puncher::punch_back`](crate::punch::Puncher::punch_back). Not so for a Grape's
 //! DHT: BEP 5 has nodes answer any query at once, and an answer with nodes or peers is several times as long.
 //!
-//! The last column of the tables names the tests, where there are some: `limits::syns` is `tests/limits/syns.rs`, others are files of `tests/`, or
+//! The last column of the tables names the tests that hit the limit: `limits::syns` is `tests/limits/syns.rs`, others are files of `tests/`, or
 //! tests in the module itself.
 //!
 //! # One UDP socket: [`transport`](crate::transport), [`utp`](crate::utp), [`punch`](crate::punch)
@@ -36,7 +36,7 @@
 //! | [`PUNCH_RATE`](crate::punch::PUNCH_RATE) of one source | 512, then 128 a second | further punches are not reported | `limits::datagrams` |
 //! | [`PUNCH_BACK_RATE`](crate::punch::PUNCH_BACK_RATE) to one source | 10, then 5 a second | no further punch is answered | `limits::datagrams` |
 //! | [`MAX_SOURCES`] whose rates are known; [`MAX_COUNTED`](crate::punch::MAX_COUNTED) punchers | 1024; 500 | the one unheard for longest is forgotten | `limits`, `limits::datagrams` |
-//! | `MAX_NARROW_PATHS`, addresses whose path takes small packets only | 256 | the oldest is forgotten, and found out anew | |
+//! | `MAX_NARROW_PATHS`, addresses whose path takes small packets only | 256 | the oldest is forgotten, and found out anew | `transport::shared` |
 //!
 //! # Requests: [`rpc`](crate::rpc)
 //!
@@ -59,6 +59,7 @@
 //! | [`max_streams`](crate::rpc::streaming::StreamConfig::max_streams), [`max_streams_per_source`](crate::rpc::streaming::StreamConfig::max_streams_per_source) | 128, 16 | a slow call gives up its place, else the client is told that there are too many | `rpc_streams_limits`, `rpc_streams_slow` |
 //! | [`least_progress`](crate::rpc::streaming::StreamConfig::least_progress), bytes that a call moves in [`PROGRESS_TIME`](crate::rpc::streaming::PROGRESS_TIME) to be sure of its place | 64 KiB, 60 s | it gives it up where another call needs it | `rpc_streams_slow` |
 //! | [`max_head`](crate::rpc::streaming::StreamConfig::max_head), [`head_timeout`](crate::rpc::streaming::StreamConfig::head_timeout), [`idle_timeout`](crate::rpc::streaming::StreamConfig::idle_timeout) of a streamed call | 64 KiB, 10 s, 60 s | the call ends | `rpc_streams_limits` |
+//! | [`MAX_CHUNK`](crate::rpc::streaming::MAX_CHUNK), [`MAX_REASON`](crate::rpc::streaming::MAX_REASON) bytes of a frame of a streamed call | 64 KiB, 1 KiB | the call ends | `rpc_streams_limits` |
 //! | [`FAREWELL`](crate::rpc::streaming::FAREWELL) for the peer to end its body once the application is gone | 5 s | the connection is reset | `rpc_streams` |
 //!
 //! # A broker: [`broker`](crate::broker)
@@ -70,6 +71,7 @@
 //! | [`ENTRY_LIFETIME`](crate::broker::registry::ENTRY_LIFETIME) without a renewal | 15 s | the entry goes | `broker::registry` |
 //! | [`MAX_SERVICE`](crate::broker::registry::MAX_SERVICE) bytes of a name | 256 | it is not registered | `broker::registry` |
 //! | [`MAX_SIGNALS`](crate::broker::registry::MAX_SIGNALS) that wait for a peer | 16 | the oldest is lost | `broker::registry` |
+//! | [`MAX_SIGNALS_PER_SOURCE`](crate::broker::registry::MAX_SIGNALS_PER_SOURCE), those of one source | 8 | its own oldest is lost | `broker::registry` |
 //! | [`MAX_SIGNAL`](crate::broker::MAX_SIGNAL) bytes of JSON | 1024 | it is refused | `broker::extension` |
 //! | [`MAX_WAIT`](crate::broker::MAX_WAIT) for a signal to come | 5 s | the answer is given without | `broker::extension` |
 //! | [`sessions`](crate::broker::RelayConfig::sessions) of a relay, [`sessions_per_source`](crate::broker::RelayConfig::sessions_per_source) | 64, 8 | a further one is refused | `broker::relay` |
@@ -85,8 +87,8 @@
 //! | [`MANY_PORTS_BURST`](crate::connect::MANY_PORTS_BURST) of one source, then one each [`MANY_PORTS_EVERY`](crate::connect::MANY_PORTS_EVERY) | 4, 10 s | the caller is refused | `connect::places` |
 //! | [`MANY_PORTS_TOTAL_BURST`](crate::connect::MANY_PORTS_TOTAL_BURST) of all, then one each [`MANY_PORTS_TOTAL_EVERY`](crate::connect::MANY_PORTS_TOTAL_EVERY) | 16, 1 s | the caller is refused | `connect::places` |
 //! | [`MAX_KEPT`](crate::connect::MAX_KEPT) fresh sockets and relays for callers that were helped | 256 | one without connections is closed, else the oldest | `connect::places` |
-//! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | |
-//! | [`MAX_PUNCHED`](crate::broker::MAX_PUNCHED) addresses of a broker's answer | 100 | the others are not punched | |
+//! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | `connect` |
+//! | [`MAX_PUNCHED`](crate::broker::MAX_PUNCHED) addresses of a broker's answer | 100 | the others are not punched | `broker` |
 //! | [`PROBE_BYTES`](crate::nat::probe::PROBE_BYTES) of a NAT probe; its answer is no longer | 192 | a shorter one is not answered | `nat::probe` |
 //!
 //! # A Grape and its client: [`grape`](crate::grape), [`link`](crate::link)
@@ -94,10 +96,14 @@
 //! | limit | default | at the limit | test |
 //! |---|---|---|---|
 //! | [`max_payload`](crate::grape::GrapeConfig::max_payload), bytes of an HTTP request's body | 8192 | `413`, `ERR_GRAPE_PAYLOAD_SIZE` | `grape` |
-//! | HTTP connections; the time for a request's head, and for its body | 1024; 30 s | further ones wait to be accepted; the connection ends | |
+//! | [`MAX_HTTP_CONNECTIONS`](crate::grape::MAX_HTTP_CONNECTIONS); [`HTTP_TIMEOUT`](crate::grape::HTTP_TIMEOUT) for a request's head, and for its body | 1024; 30 s | further ones wait to be accepted; the connection ends | `limits::http` |
 //! | [`max_tables`](crate::grape::GrapeConfig::max_tables) names, [`max_values`](crate::grape::GrapeConfig::max_values) values | 5000 | the oldest goes, of a source that has half of all its own | `grape_hostile` |
-//! | [`concurrency`](crate::grape::GrapeConfig::concurrency) queries of a search under way | 24 | the others wait | |
-//! | [`MAX_OPERATIONS`](crate::grape::node::MAX_OPERATIONS), [`MAX_TRANSMITS`](crate::grape::node::MAX_TRANSMITS), datagrams of [`MAX_DATAGRAM`](crate::grape::krpc::MAX_DATAGRAM) bytes | 1024, 4096, 2048 | refused; dropped; dropped | `grape_node`, for the first |
+//! | peers of a name, of one host where others are there; [`MAX_PEERS_LISTED`](crate::grape::node::MAX_PEERS_LISTED) of them in an answer | 256, 128; 100 | the oldest goes; a random choice is told | `grape::peers`; `grape_node` |
+//! | nodes of one host in a bucket of the routing table | 10 | it is not taken | `grape_hostile` |
+//! | nodes that a search asks in all | 128 | it ends | `grape::search` |
+//! | depth of nested bencode | 16 | the datagram is dropped | `grape::bencode` |
+//! | [`concurrency`](crate::grape::GrapeConfig::concurrency) queries of a search under way | 24 | the others wait | `grape_node`, `grape::search` |
+//! | [`MAX_OPERATIONS`](crate::grape::node::MAX_OPERATIONS), [`MAX_TRANSMITS`](crate::grape::node::MAX_TRANSMITS), datagrams of [`MAX_DATAGRAM`](crate::grape::krpc::MAX_DATAGRAM) bytes | 1024, 4096, 2048 | refused; dropped; dropped | `grape_node`; `grape_hostile`; `grape_hostile`, `krpc` |
 //! | [`MAX_HTTP_ANSWER`](crate::net::MAX_HTTP_ANSWER) bytes of a Grape's answer | 1 MiB | the call fails | `net::hyper_http` |
 //! | [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) of a lookup, [`MAX_CACHED`](crate::link::MAX_CACHED) names | 256, 2500 | the rest is left out; the one unused for longest goes | `link`, `link::call` |
 

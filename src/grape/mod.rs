@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::driver::{Driver, Handle, Status};
 use self::http::Api;
+pub use self::http::{HTTP_TIMEOUT, MAX_HTTP_CONNECTIONS};
 use self::krpc::NodeId;
 use self::node::{Node, NodeConfig, NodeStats};
 pub use self::tokens::TokenSecrets;

@@ -255,3 +255,26 @@ pub(super) fn open(shared: &Arc<Shared>, peer: SocketAddr) -> io::Result<UtpStre
     shared.changed(&conn);
     Ok(UtpStream::new(shared.clone(), conn))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::HostNetwork;
+
+    #[test]
+    fn so_many_narrow_paths_are_remembered_and_no_more() {
+        let (local, config) = (SocketAddr::from(([127, 0, 0, 1], 1)), EndpointConfig::default());
+        let shared = Shared::new(Arc::new(HostNetwork::new()), local, config);
+        let peer = |nth: usize| SocketAddr::from(((0x0a00_0000 + nth as u32).to_be_bytes(), 1));
+        let mut inner = shared.inner();
+        for nth in 0..=MAX_NARROW_PATHS {
+            inner.remember_narrow_path(peer(nth));
+            inner.remember_narrow_path(peer(nth));
+        }
+        assert_eq!(inner.narrow_paths.len(), MAX_NARROW_PATHS);
+        let is_narrow = |nth| inner.narrow_paths.contains(&peer(nth).ip());
+        assert!(!is_narrow(0), "the oldest is forgotten");
+        assert!(is_narrow(1) && is_narrow(MAX_NARROW_PATHS));
+        assert!(!is_narrow(MAX_NARROW_PATHS + 1));
+    }
+}
