@@ -26,6 +26,7 @@
 //! | [`accept_backlog`](crate::transport::EndpointConfig::accept_backlog), complete and not accepted | 1024 | further ones are reset | `limits::syns` |
 //! | [`unaccepted_window`](crate::transport::EndpointConfig::unaccepted_window), unread bytes of each of those; twice that is kept | 16 KiB | the peer's window is closed | `limits::syns` |
 //! | [`receive_window`](crate::utp::Config::receive_window), unread bytes of a connection; twice that is kept | 1 MiB | the peer's window is closed | `utp::receive`, `utp_connection` |
+//! | packets ahead of a gap that a connection keeps | 8191 | they are dropped | `utp::receive` |
 //! | [`send_buffer`](crate::utp::Config::send_buffer), unacked bytes of a connection | 1 MiB | writing waits | `utp_properties` |
 //! | [`give_up_after`](crate::utp::Config::give_up_after), [`idle_timeout`](crate::utp::Config::idle_timeout), [`linger`](crate::utp::Config::linger) | 30 s, 10 min, 60 s | the connection ends | `utp_connection`, `utp_properties` |
 //! | [`MAX_RESETS`](crate::utp::MAX_RESETS) in 10 s; one for the same packet | 1000 | no further RESET | `limits::syns` |
@@ -47,6 +48,7 @@
 //! | [`MAX_DEPTH`](crate::rpc::framing::MAX_DEPTH) of nested JSON | 127 | a request gets `ERR_REQUEST_SIZE`; the connection ends | `limits::requests` |
 //! | [`TEXT_TIME`](crate::rpc::TEXT_TIME) for a text's bytes to arrive, and a second more for each [`TEXT_RATE`](crate::rpc::TEXT_RATE) of them | 30 s, 8 KiB | a request gets `ERR_REQUEST_TIME`; the connection ends | `limits::requests` |
 //! | [`max_unfinished`](crate::rpc::ServerConfig::max_unfinished), bytes of unfinished requests of all connections; half of it from one source | 256 MiB | the connection that needs more gets `ERR_REQUEST_SIZE` and ends | `limits::requests` |
+//! | bytes of a request's id | 128 | the text counts as malformed | `rpc::message` |
 //! | [`MAX_MALFORMED`](crate::rpc::MAX_MALFORMED) texts of a connection | 100 | it ends | `limits::requests` |
 //! | [`max_in_flight`](crate::rpc::ServerConfig::max_in_flight) requests of a connection; 16 KiB count as one | 1024 | no more is read from it | `limits::requests` |
 //! | [`max_in_flight_total`](crate::rpc::ServerConfig::max_in_flight_total) of all connections; half of it from one source | 32,768 | no more is read | `limits::requests` |
@@ -106,6 +108,13 @@
 //! | [`MAX_OPERATIONS`](crate::grape::node::MAX_OPERATIONS), [`MAX_TRANSMITS`](crate::grape::node::MAX_TRANSMITS), datagrams of [`MAX_DATAGRAM`](crate::grape::krpc::MAX_DATAGRAM) bytes | 1024, 4096, 2048 | refused; dropped; dropped | `grape_node`; `grape_hostile`; `grape_hostile`, `krpc` |
 //! | [`MAX_HTTP_ANSWER`](crate::net::MAX_HTTP_ANSWER) bytes of a Grape's answer | 1 MiB | the call fails | `net::hyper_http` |
 //! | [`MAX_ADDRESSES`](crate::link::MAX_ADDRESSES) of a lookup, [`MAX_CACHED`](crate::link::MAX_CACHED) names | 256, 2500 | the rest is left out; the one unused for longest goes | `link`, `link::call` |
+//!
+//! # Without a test of their own
+//!
+//! What one attempt to connect takes from its peer: 4 addresses that are tried directly, 8 that are met at, 100 answers of
+//! a relay whose other side is not there, 64 signals that wait to be looked at, 256 calls that are remembered, 500
+//! addresses whose punches are. In a Grape: 256 calls that wait for its node, 32 batches that wait for the socket, 256 each
+//! of candidates and of answers that a search keeps.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
