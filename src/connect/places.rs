@@ -17,7 +17,7 @@ use crate::places::{self, Places};
 /// How many callers are helped at once; further ones are refused.
 pub const MAX_ATTEMPTS: usize = 16;
 
-/// How many of them from one IP address.
+/// How many of them from one source ([`limits`](crate::limits)).
 pub const MAX_ATTEMPTS_PER_SOURCE: usize = 4;
 
 /// How many refused callers are told so at once; others' time runs out.
@@ -26,7 +26,7 @@ pub const MAX_REFUSALS: usize = 16;
 /// For how many callers many sockets are open at once, so that descriptors do not run out; further ones are refused.
 pub const MAX_VOLLEYS: usize = 1;
 
-/// How often one IP address may have many ports tried at once ...
+/// How often one source may have many ports tried at once ...
 pub const MANY_PORTS_BURST: u32 = 4;
 
 /// ... and how soon once more from then on. Further calls are refused.
@@ -179,7 +179,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unused_makes_room_before_what_is_in_use() {
-        let (net, mut kept) = (crate::net::HostNetwork::new().unwrap(), Kept::default());
+        let (net, mut kept) = (crate::net::HostNetwork::new(), Kept::default());
         let net: crate::net::Net = Arc::new(net);
         let mut push = |used| {
             let (keep, in_use) = watch::channel(used);
@@ -200,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_sources_sockets_do_not_push_out_anothers() {
-        let (net, mut kept) = (crate::net::HostNetwork::new().unwrap(), Kept::default());
+        let (net, mut kept) = (crate::net::HostNetwork::new(), Kept::default());
         let net: crate::net::Net = Arc::new(net);
         let mut push = |n, used| {
             let (keep, in_use) = watch::channel(used);

@@ -60,7 +60,10 @@ impl fmt::Display for ConnectReport {
 
 impl fmt::Display for FailedRung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rung, peer, tried, reason, took_ms } = self;
+        let Self { rung, peer, tried, took_ms, .. } = self;
+        // What a peer or a broker says is in it, and has no lines of its own.
+        let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+        let reason: String = self.reason.chars().map(escaped).collect();
         write!(f, "{rung}")?;
         peer.map_or(Ok(()), |peer| write!(f, " to {peer}"))?;
         if *tried { write!(f, ": {reason} ({took_ms} ms)") } else { write!(f, ": not tried: {reason}") }
@@ -70,6 +73,13 @@ impl fmt::Display for FailedRung {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_peers_reason_has_no_lines_of_its_own() {
+        let reason = "the peer refuses: \u{1b}[2J\n  relay: reached".to_owned();
+        let failed = FailedRung { rung: Rung::Direct, peer: None, tried: true, reason, took_ms: 5 };
+        assert_eq!(failed.to_string(), r"direct: the peer refuses: \u{1b}[2J\n  relay: reached (5 ms)");
+    }
 
     #[test]
     fn a_report_reads_well_and_is_read_back() {

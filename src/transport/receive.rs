@@ -15,6 +15,7 @@ use super::{DATAGRAM_QUEUE, Datagram, MAX_MESSAGE};
 use crate::event::Event;
 use crate::limits::Limit;
 use crate::net::RecvMeta;
+use crate::source::source;
 use crate::utp::wire::{Kind, Repr, is_utp};
 use crate::utp::{Batch, Connection, Seq};
 
@@ -173,7 +174,8 @@ impl Driver {
         if inner.closing || inner.unheld {
             return None;
         }
-        let reached = if inner.of_source(from.ip()) >= config.max_connections_per_source {
+        let own = source(from.ip());
+        let reached = if inner.of_source(own) >= config.max_connections_per_source {
             Some(Limit::ConnectionsPerSource)
         } else if inner.half_open.len() >= config.max_half_open {
             Some(Limit::HalfOpen)
@@ -184,7 +186,7 @@ impl Driver {
         };
         if let Some(limit) = reached {
             let oldest = match limit {
-                Limit::ConnectionsPerSource => inner.half_open.values().find(|conn| conn.peer.ip() == from.ip()),
+                Limit::ConnectionsPerSource => inner.half_open.values().find(|conn| source(conn.peer.ip()) == own),
                 _ => inner.half_open.values().next(),
             };
             let oldest = oldest.cloned();
