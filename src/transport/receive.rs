@@ -25,6 +25,9 @@ pub(super) const BUFFERS: usize = 8;
 /// How many bytes a buffer needs for each datagram that it may be filled with.
 pub(super) const BYTES_PER_SEGMENT: usize = 2048;
 
+/// How many acks of single packets wait to be sent; beyond them, a connection acks what has arrived with one.
+const MAX_ACKS: usize = 256;
+
 impl Driver {
     /// Receives one batch. `false` where there was none.
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
@@ -120,7 +123,13 @@ impl Driver {
     }
 
     fn deliver(&mut self, now: Instant, conn: &Arc<Conn>, packet: &Repr<'_>) {
-        conn.state().core.handle_datagram(now, packet);
+        let mut ack = Vec::new();
+        let mut state = conn.state();
+        state.core.handle_datagram(now, packet);
+        if self.acks.len() < MAX_ACKS && state.core.poll_ack(now, &mut ack).is_some() {
+            self.acks.push_back((conn.peer, ack));
+        }
+        drop(state);
         self.enqueue(conn);
     }
 
