@@ -40,6 +40,19 @@ pub enum RunResult {
     Nondeterministic(Difference),
 }
 
+impl RunResult {
+    /// The verdict in a word.
+    pub fn verdict(&self) -> &'static str {
+        match self {
+            Self::Done(outcome) if outcome.verdict == Verdict::Passed => "passed",
+            Self::Done(_) => "failed",
+            Self::Refused(_) => "refused",
+            Self::Panicked(_) => "panicked",
+            Self::Nondeterministic(_) => "nondeterministic",
+        }
+    }
+}
+
 impl Run {
     /// Whether all is as it should be.
     pub fn passed(&self) -> bool {
@@ -66,13 +79,7 @@ impl Run {
 
     /// The verdict in a word.
     pub fn verdict(&self) -> &'static str {
-        match &self.result {
-            RunResult::Done(_) if self.passed() => "passed",
-            RunResult::Done(_) => "failed",
-            RunResult::Refused(_) => "refused",
-            RunResult::Panicked(_) => "panicked",
-            RunResult::Nondeterministic(_) => "nondeterministic",
-        }
+        self.result.verdict()
     }
 
     /// The full story of a run that did not pass, in lines; nothing for one that did.

@@ -203,17 +203,25 @@ pub fn load(path: &Path) -> Result<Scenario, LoadError> {
     parse(&path.display().to_string(), &text)
 }
 
-/// Reads a scenario from text. `file` is how errors call it; without folders and extension it is the scenario's name.
+/// Reads a scenario from text. `file` is how errors call it; without folders and extension it is the scenario's name, and
+/// its folder is where files that it extends are looked for.
 ///
 /// # Errors
 /// Where the text is not a scenario that holds together.
 pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
-    let path = Path::new(file);
-    let mut problems = Problems::new(file, text);
+    parse_at(Path::new(file), file, text)
+}
+
+/// As [`parse`], where `path` is the file and `called` how errors call it: a text that was changed since it was read.
+///
+/// # Errors
+/// As those of [`parse`].
+pub fn parse_at(path: &Path, called: &str, text: &str) -> Result<Scenario, LoadError> {
+    let mut problems = Problems::new(called, text);
     let raw = read::read(&mut problems, path)?;
     let seed = raw.head.seed.map_or(DEFAULT_SEED, |seed| seed.0);
     let scenario = assemble(&mut problems, &raw, seed)?;
-    let name = path.file_stem().map_or_else(|| file.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let name = path.file_stem().map_or_else(|| called.to_owned(), |stem| stem.to_string_lossy().into_owned());
     let draws = Draws::of(&raw).then(|| Draws { seed, from: Arc::new((raw, problems)) });
     Ok(Scenario { name, draws, ..scenario })
 }

@@ -65,10 +65,8 @@ pub fn schema() -> String {
     }
     let programs: Vec<Value> = programs.into_iter().map(|(_, table)| table).collect();
     let change = builder.change(&programs);
-    top.insert(
-        "program".to_owned(),
-        json!({ "type": "array", "items": { "anyOf": [programs, vec![change]].concat() } }),
-    );
+    let programs = [programs, vec![change]].concat();
+    top.insert("program".to_owned(), json!({ "type": "array", "items": { "anyOf": programs } }));
     for (key, table) in
         [("fault", builder.table::<FaultTable>("fault")), ("expect", builder.table::<ExpectTable>("expect"))]
     {
