@@ -67,6 +67,8 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
         format!("the link \"{name}\"")
     } else if scenario.nodes.values().any(|node| node.address6.is_some()) {
         "IPv6 addresses".to_owned()
+    } else if scenario.nodes.values().any(|node| node.firewall.is_some()) {
+        "firewalls".to_owned()
     } else if scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Partition(..))) {
         "partitions".to_owned()
     } else if scenario.nodes.len() > MAX_NODES {

@@ -6,6 +6,7 @@ use grenache::net::Rng;
 use tokio::task::AbortHandle;
 
 use super::address::Addresses;
+use super::hop::FirewallState;
 use super::route::Attachment;
 use super::seed;
 use super::tcp::Stack;
@@ -21,6 +22,7 @@ pub(crate) struct Host {
     pub(crate) name: Name,
     pub(crate) addresses: Addresses,
     pub(crate) attachment: Attachment,
+    pub(crate) firewall: Option<FirewallState>,
     /// `None` while it is down.
     pub(crate) life: Option<Life>,
     /// How many lives it has had.
@@ -42,7 +44,7 @@ pub(crate) struct Life {
 
 impl Host {
     pub(crate) fn new(name: Name, addresses: Addresses, attachment: Attachment) -> Self {
-        Self { name, addresses, attachment, life: None, lives: 0, asked: BTreeMap::new() }
+        Self { name, addresses, attachment, firewall: None, life: None, lives: 0, asked: BTreeMap::new() }
     }
 
     /// A stream of its own for `name`, another each time.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
-use super::hop::{LinkState, Mapped, Note, Rule};
+use super::hop::{FirewallRule, LinkState, Mapped, Note, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -88,6 +88,11 @@ impl Engine {
         } else if packet.size() > MTU {
             self.drop_at_host(now_ns, host, &packet, &Rule::TooLarge);
         } else {
+            if let Some(firewall) = &mut self.hosts[host.0 as usize].firewall
+                && let Err(rule) = firewall.outbound(now_ns, &packet)
+            {
+                return self.drop_at_firewall(now_ns, Owner::Host(host), &packet, rule);
+            }
             self.uplink(now_ns, Owner::Host(host), packet);
         }
     }
@@ -184,6 +189,11 @@ impl Engine {
     }
 
     fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+        if let Some(firewall) = &mut self.nats[id.0 as usize].firewall
+            && let Err(rule) = firewall.outbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
+        }
         let Some(mut seen) = packet.ipv4() else { return self.leave_lan6(now_ns, id, packet) };
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
@@ -212,7 +222,7 @@ impl Engine {
     }
 
     fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        let Some(mut seen) = packet.ipv4() else { return self.in_network(now_ns, Place::Lan(id), packet) };
+        let Some(mut seen) = packet.ipv4() else { return self.pass_into_lan(now_ns, id, packet) };
         let Self { nats, notes, .. } = self;
         let fate = nats[id.0 as usize].state.inbound(now_ns, &mut seen, notes);
         (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
@@ -220,16 +230,32 @@ impl Engine {
         match fate {
             Ok(()) => {
                 self.translated(now_ns, id, &packet);
-                self.in_network(now_ns, Place::Lan(id), packet);
+                self.pass_into_lan(now_ns, id, packet);
             }
             Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
         }
+    }
+
+    /// The firewall of a NAT or router sees the addresses of the inside.
+    fn pass_into_lan(&mut self, now_ns: u64, id: NatId, packet: Packet) {
+        if let Some(firewall) = &mut self.nats[id.0 as usize].firewall
+            && let Err(rule) = firewall.inbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
+        }
+        self.in_network(now_ns, Place::Lan(id), packet);
     }
 
     fn deliver(&mut self, now_ns: u64, id: HostId, packet: Packet) {
         let seed = self.seed;
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);
+        let from_itself = packet.source.ip().is_loopback() || host.addresses.contains(packet.source.ip());
+        if let Some(firewall) = host.firewall.as_mut().filter(|_| !from_itself)
+            && let Err(rule) = firewall.inbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Host(id), &packet, rule);
+        }
         let Some(life) = &mut host.life else {
             return self.drop_at_host(now_ns, id, &packet, &Rule::HostDown);
         };
@@ -327,6 +353,14 @@ impl Engine {
             (Some(name.clone()), format!("nat {name}"))
         };
         self.drop_packet(now_ns, packet, hop, rule);
+    }
+
+    fn drop_at_firewall(&mut self, now_ns: u64, owner: Owner, packet: &Packet, rule: FirewallRule) {
+        let hop = |engine: &mut Self| {
+            let name = engine.name(owner);
+            (Some(name.clone()), format!("firewall of {name}"))
+        };
+        self.drop_packet(now_ns, packet, hop, &Rule::Firewall(rule));
     }
 
     fn drop_packet(

@@ -8,7 +8,7 @@ use std::task::Waker;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::address::Addresses;
-use super::hop::{Mapped, NatState, Note};
+use super::hop::{FirewallState, Mapped, NatState, Note};
 use super::host::Host;
 use super::packet::{HostId, Packet};
 use super::queue::Queue;
@@ -74,6 +74,7 @@ pub(crate) struct NatNode {
     /// It is a router for IPv6, which it does not translate (RFC 4864).
     pub(crate) lan6: Option<Ipv6Net>,
     pub(crate) state: NatState,
+    pub(crate) firewall: Option<FirewallState>,
     pub(crate) rng: grenache::net::Rng,
     pub(crate) attachment: Attachment,
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::address::Addresses;
-use super::hop::{LinkState, NatState};
+use super::hop::{FirewallState, LinkState, NatState};
 use super::host::Host;
 use super::packet::HostId;
 use super::queue::Queue;
@@ -158,7 +158,15 @@ impl Builder<'_> {
         let owner = Owner::Nat(self.nat_ids[name]);
         claim(&mut self.addresses4, attachment.place, nat.address, owner, user)?;
         let rng = seed::stream(self.seed, &["nat", name]);
-        Ok(NatNode { name: name.clone(), lan: nat.lan, lan6: nat.lan6, state: NatState::new(nat), rng, attachment })
+        Ok(NatNode {
+            name: name.clone(),
+            lan: nat.lan,
+            lan6: nat.lan6,
+            state: NatState::new(nat),
+            firewall: nat.firewall.as_ref().map(FirewallState::new),
+            rng,
+            attachment,
+        })
     }
 
     fn host(&mut self, id: HostId, name: &Name, node: &Node) -> Result<Host, SimError> {
@@ -175,7 +183,9 @@ impl Builder<'_> {
             self.check6(&user, node.behind.as_ref(), attachment.place, address)?;
             claim(&mut self.addresses6, attachment.place, address, Owner::Host(id), user)?;
         }
-        Ok(Host::new(name.clone(), addresses, attachment))
+        let mut host = Host::new(name.clone(), addresses, attachment);
+        host.firewall = node.firewall.as_ref().map(FirewallState::new);
+        Ok(host)
     }
 
     fn attach(

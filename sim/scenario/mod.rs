@@ -23,6 +23,7 @@
 //! | `udp-timeout` | `"120s"` | how long a mapping lives unused (RFC 4787, 4.3) |
 //! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
 //! | `lan6` | no IPv6 | the IPv6 network behind it, routed without translation, such as `"2001:db8:1::/64"`; behind another NAT a part of that one's |
+//! | `firewall` | with `lan6` one for IPv6 alone with every default, else none | a firewall's name, or `"off"`; it sees the addresses of the inside |
 //!
 //! | `[link.NAME]` | default | |
 //! |---|---|---|
@@ -38,6 +39,16 @@
 //! | `behind` | the internet | the NAT that it is behind |
 //! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
 //! | `address6` | none; behind a NAT with `lan6` the next free there | its IPv6 address; with it and without `address` the node has no IPv4 |
+//! | `firewall` | none | the name of the firewall between it and its network |
+//!
+//! | `[firewall.NAME]` | default | lets out everything, and in what belongs to a flow (RFC 6092) |
+//! |---|---|---|
+//! | `filtering` | `"address-and-port-dependent"` | who may answer what was sent from an inside port; `"address-dependent"`; `"endpoint-independent"`, as RFC 6092 recommends for transparency |
+//! | `udp-timeout` | `"120s"` | how long a UDP flow lives without a packet in either direction |
+//! | `tcp-timeout` | `"124min"` | the same of TCP |
+//! | `allow` | `[]` | inside ports, of UDP and TCP, that anybody may send to |
+//! | `block-udp` | `false` | lets no UDP through, in either direction |
+//! | `ipv4` | `true` | whether it filters IPv4 as well |
 //!
 //! | `[[program]]` | default | |
 //! |---|---|---|
@@ -120,6 +131,7 @@ use std::time::Duration;
 
 mod error;
 mod expect;
+mod firewall;
 pub mod model;
 mod offers;
 mod program;

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use toml::Spanned;
 
+use super::firewall::FirewallTable;
 use super::units::{
     Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
     Size, Time,
@@ -23,6 +24,7 @@ pub(super) struct File {
     pub(super) nats: Vec<(Text, NatTable)>,
     pub(super) links: Vec<(Text, LinkTable)>,
     pub(super) nodes: Vec<(Text, NodeTable)>,
+    pub(super) firewalls: Vec<(Text, FirewallTable)>,
     pub(super) programs: Vec<Spanned<ProgramTable>>,
     pub(super) faults: Vec<Spanned<FaultTable>>,
     pub(super) expects: Vec<Spanned<ExpectTable>>,
@@ -51,6 +53,7 @@ pub(super) struct NatTable {
     pub(super) udp_timeout: Option<Spanned<Time>>,
     pub(super) hairpinning: Option<bool>,
     pub(super) lan6: Option<Spanned<Lan6>>,
+    pub(super) firewall: Option<Text>,
 }
 
 /// RFC 4787's words for what a mapping or a filter depends on.
@@ -110,6 +113,7 @@ pub(super) struct NodeTable {
     pub(super) behind: Option<Text>,
     pub(super) link: Option<Text>,
     pub(super) address6: Option<Spanned<Address6>>,
+    pub(super) firewall: Option<Text>,
 }
 
 /// `[[program]]`, by its `run`.

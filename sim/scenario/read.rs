@@ -12,7 +12,8 @@ use super::raw::{ExpectTable, FaultTable, File, Head, ProgramTable, Text};
 const LISTS: &[&str] = &["program", "fault", "expect"];
 
 /// What may stand at the top of a file.
-const TOP: &[&str] = &["description", "seed", "time-limit", "nat", "link", "node", "program", "fault", "expect"];
+const TOP: &[&str] =
+    &["description", "seed", "time-limit", "nat", "link", "node", "firewall", "program", "fault", "expect"];
 
 type Entry<'i> = Spanned<DeValue<'i>>;
 
@@ -50,6 +51,7 @@ pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
             "nat" => file.nats = named(problems, "nat", value),
             "link" => file.links = named(problems, "link", value),
             "node" => file.nodes = named(problems, "node", value),
+            "firewall" => file.firewalls = named(problems, "firewall", value),
             "program" => file.programs = each(problems, "program", value, program),
             "fault" => file.faults = each(problems, "fault", value, fault),
             "expect" => file.expects = each(problems, "expect", value, table::<ExpectTable>),
