@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::director::{Court, Stage, direct};
 use super::programs::ProgramError;
-use super::{BackendError, outside};
+use super::{BackendError, judge, outside};
 use crate::event::{Event, LabEvent, Record};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
@@ -69,8 +69,10 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
         "IPv6 addresses".to_owned()
     } else if scenario.nodes.values().any(|node| node.firewall.is_some()) {
         "firewalls".to_owned()
-    } else if scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Partition(..))) {
-        "partitions".to_owned()
+    } else if let Some(fault) = scenario.faults.iter().find(|fault| !is_possible(&fault.kind)) {
+        format!("the fault \"{}\"", fault.kind)
+    } else if scenario.expectations.iter().any(|expectation| judge::counts_bytes(&expectation.kind)) {
+        "to see the bytes of each packet".to_owned()
     } else if scenario.nodes.len() > MAX_NODES {
         format!("more than {MAX_NODES} nodes")
     } else {
@@ -80,6 +82,11 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
     Err(BackendError::Unsupported(format!(
         "\"{name}\" needs {missing}, which loopback addresses cannot have: run it with `--on sim`"
     )))
+}
+
+/// Whether a fault can happen to programs on this machine: all others are of networks, or of whole hosts.
+fn is_possible(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::Crash(_) | FaultKind::Restart(_) | FaultKind::GrapeOutage(_))
 }
 
 /// The same scenario with every address translated to a loopback address.
@@ -120,11 +127,26 @@ fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
         }
     }
     for expectation in &mut scenario.expectations {
-        if let ExpectationKind::Found { at, address: Some(address), .. } = &mut expectation.kind {
-            translate(address, scenario.nodes[at].address)?;
-        }
+        translate_expectation(&mut expectation.kind, &mut |address, at| {
+            translate(address, scenario.nodes[at].address)
+        })?;
     }
     Ok(scenario)
+}
+
+/// Translates the addresses of an expectation and its parts.
+fn translate_expectation(
+    kind: &mut ExpectationKind,
+    translate: &mut impl FnMut(&mut SocketAddrV4, &Name) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
+    match kind {
+        ExpectationKind::Found { at, address: Some(address), .. } => translate(address, &at.names[0]),
+        ExpectationKind::Never(part) => translate_expectation(&mut part.kind, translate),
+        ExpectationKind::All(parts) | ExpectationKind::Any(parts) => {
+            parts.iter_mut().try_for_each(|part| translate_expectation(&mut part.kind, translate))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The event stream of a run, in the order in which things happened.
@@ -170,8 +192,8 @@ impl Stage for LoopbackStage {
         outside::program(&net, node, host.address, kind).map(|run| Box::pin(run) as BoxFuture<'static, _>)
     }
 
-    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
-        self.hosts[node].spawn(task).detach();
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) -> Task {
+        self.hosts[node].spawn(task)
     }
 
     fn record(&self, at: Option<&Name>, event: LabEvent) {
@@ -190,7 +212,8 @@ impl Stage for LoopbackStage {
                 self.log.write(Some(node), Event::Lab(LabEvent::NodeCrashed));
             }
             FaultKind::Restart(node) => self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted)),
-            FaultKind::Partition(..) | FaultKind::Rebind(_) => unreachable!("refused before the run"),
+            // An outage is the director's; all else is refused before the run.
+            _ => {}
         }
     }
 

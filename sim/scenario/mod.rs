@@ -89,19 +89,53 @@
 //! | `[[fault]]` | |
 //! |---|---|
 //! | `at` | when it begins |
-//! | `lasts` | when it ends, from its beginning; never where left out. Not for `rebind` and `restart` |
+//! | `for` | how long it goes on; without end where left out. Not for `rebind` and `restart` |
+//! | `every` | when it begins again, from its beginning; longer than `for` |
+//! | `times` | how often in all; until `time-limit` where left out |
 //! | one of `partition = [["a"], ["b", "c"]]` | no packet passes between the two groups of nodes |
 //! | `rebind = "NAT"` | it forgets its mappings |
+//! | `reboot = "NAT"` | it and its firewall forget everything, and no packet passes until the fault ends; without `for` it is back at once |
 //! | `crash = "NODE"` | it loses everything; where the fault ends, it starts again with its programs |
 //! | `restart = "NODE"` | a node that crashed for good starts again |
+//! | `pause = "NODE"` | its programs do not run; packets fill its sockets' buffers, and its timers go off late |
+//! | `down = "NODE"` or `"NAT"` | its link takes no packet in either direction; what is on it already arrives |
+//! | `degrade = { node = "NODE" or nat = "NAT", latency = "0ms", jitter = "0ms", loss = "0%", rate = none }` | its link gets worse in both directions: as though a second link of these values stood behind it |
+//! | `clock = { node = "NODE", skew = "0ms", drift = "0ppm" }` | its clock is ahead (behind, where negative), and gains so many µs a second |
+//! | `move = { node = "NODE", behind = the internet, address, address6, link = its own }` | it is elsewhere until the fault ends: behind that NAT, or on the internet; without `address` with the next free one |
+//! | `outage = "NODE"` | its Grape stops, and starts anew where the fault ends |
+//!
+//! Faults compose, and each ends only what it brought about: a link is up when no fault holds it down, a node that
+//! moved twice is where its latest move that goes on has it, degradations add up.
+//!
+//! A node's sockets stay bound where it moves: those to all addresses send from the new one. A clock that is wrong is
+//! the one that µTP takes its timestamps from, by which its peers measure one-way delays (RFC 6817, 4.4), and nothing
+//! else: all nodes share the virtual clock that timers go by.
 //!
 //! | `[[expect]]` | |
 //! |---|---|
 //! | `within` | by when, from the beginning of the run |
-//! | one of `reply = { from = "NODE", to = "NODE", value = VALUE, count = 1 }` | a client's request was answered (`from` may be left out) |
-//! | `failed = { to = "NODE", error = "TEXT" }` | a client's request ended in an error with this in its message |
+//! | `after` | from when on: what happened before does not count; `"0s"` where left out |
+//! | one of `reply = { from = "NODE", to = "NODE", value = VALUE, path = "WAY", count = 1 }` | a client's request was answered; all but `to` may be left out. In place of `value`, `contains = VALUE`: of a table these keys, of an array these items, of a text this part |
+//! | `reached = { at = "NODE", by = "NODE", path = "WAY" }` | a client's request was answered, be it with the worker's error (`at` and `path` may be left out) |
+//! | `failed = { to = "NODE", error = "TEXT" }` | a client's request ended in an error with this in its message (`error` may be left out) |
 //! | `punched = { at = "NODE", by = "NODE" }` | a punch arrived (`by` may be left out) |
 //! | `found = { at = "NODE", service = "NAME", address = "NODE:PORT" }` | a lookup found the name (`address` may be left out) |
+//! | `percentile = { of = "MEASURE", to = "NODE", p95 = "200ms" }` | of a node's requests; `p50`, `p75`, `p90`, `p95`, `p99`, `p999`, `max`, at least one of them |
+//! | `bytes = { through = "NAME", at-most = "10 kB" }` | `at-least`, `at-most` or both, of the node's or NAT's packets, with their headers |
+//! | `never = { … }` | what may stand here does not happen |
+//! | `all = [{ … }, …]`, `any = [{ … }, …]` | all of these, or at least one of them; each may have `after` and `within` of its own |
+//!
+//! The first five may have a `count`: `3` and `">=3"` are at least so often, `"=3"` exactly, `"<=3"` at most. What has an
+//! upper bound is met at `within` at the earliest, and so is `never`; it fails in the moment that it is broken.
+//!
+//! A `path` is the way that a request went: `"relayed"` through a broker's relay; `"punched"` to an address that the client's
+//! node was punched from, or that its connector punched; else `"direct"`. A connector's first rung is direct, be there punches
+//! besides.
+//!
+//! A `MEASURE` is `"latency"`, from a request's first transmission to its reply; `"answer"`, from the start of the node's
+//! (first) client to a reply, with lookups, punches and retries; or `"connect"`, from there to the first way that a client
+//! with `connect = true` found. A percentile is of all requests that the node's clients are to make: those that are never
+//! answered are slower than all others. It is decided as soon as enough of them have ended.
 //!
 //! A run ends as soon as every expectation is decided, met or not, and at `time-limit` at the latest: a fault or a
 //! program that would begin later never does. Without expectations it goes on until `time-limit`.
@@ -130,7 +164,8 @@ use std::path::Path;
 use std::time::Duration;
 
 mod error;
-mod expect;
+mod expectation;
+pub(crate) mod fault;
 mod firewall;
 pub mod model;
 mod offers;
@@ -178,8 +213,8 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
     let topology = topology::topology(&mut problems, &raw);
     let programs = program::programs(&mut problems, &raw, &topology, time_limit);
     offers::check_offers(&mut problems, &raw);
-    let faults = expect::faults(&mut problems, &raw, &topology, time_limit);
-    let expectations = expect::expectations(&mut problems, &raw, &topology, time_limit);
+    let faults = fault::faults(&mut problems, &raw, &topology, time_limit);
+    let expectations = expectation::expectations(&mut problems, &raw, &topology, time_limit);
     problems.check()?;
 
     let name = Path::new(file).file_stem().map_or_else(|| file.to_owned(), |stem| stem.to_string_lossy().into_owned());

@@ -9,6 +9,12 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
+pub use super::fault::model::{Degradation, Fault, FaultKind, Move, Occurrence};
+
+pub use super::expectation::{
+    Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times, Way,
+};
+
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;
 
@@ -337,81 +343,5 @@ pub enum Reach {
     Broker {
         /// The broker's name.
         broker: String,
-    },
-}
-
-/// Something that goes wrong.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    /// When it begins.
-    pub at: Duration,
-    /// When it ends by itself, from its beginning; `None` is never.
-    pub lasts: Option<Duration>,
-    /// What it is.
-    pub kind: FaultKind,
-}
-
-/// The faults that a scenario can have.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FaultKind {
-    /// No packet passes between nodes of the two groups.
-    Partition(Vec<Name>, Vec<Name>),
-    /// A NAT forgets its mappings; new ones get other ports.
-    Rebind(Name),
-    /// A node loses everything; it starts again when the fault ends.
-    Crash(Name),
-    /// A node that crashed starts again.
-    Restart(Name),
-}
-
-/// What must happen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Expectation {
-    /// What.
-    pub kind: ExpectationKind,
-    /// By when, from the beginning of the run.
-    pub within: Duration,
-    /// In words, in a line: what reports say.
-    pub text: String,
-    /// Its line in the file, from 1.
-    pub line: usize,
-}
-
-/// The kinds of expectations.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ExpectationKind {
-    /// A client got this reply, `count` times in all.
-    Reply {
-        /// The node that answered, where it matters.
-        from: Option<Name>,
-        /// The client's node.
-        to: Name,
-        /// The result.
-        value: Value,
-        /// How often.
-        count: u32,
-    },
-    /// A client's request ended in this error.
-    Failed {
-        /// The client's node.
-        to: Name,
-        /// The error's text, or a part of it.
-        error: String,
-    },
-    /// A node was punched.
-    Punched {
-        /// The punched node.
-        at: Name,
-        /// The node that punched it, where it matters.
-        by: Option<Name>,
-    },
-    /// A node found a name.
-    Found {
-        /// The node.
-        at: Name,
-        /// The service's name.
-        service: String,
-        /// An address that must be among those found, where it matters.
-        address: Option<SocketAddrV4>,
     },
 }

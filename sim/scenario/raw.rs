@@ -7,11 +7,13 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use toml::Spanned;
 
+use super::fault::table::FaultTable;
 use super::firewall::FirewallTable;
 use super::units::{
     Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
     Size, Time,
 };
+use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
 
 /// A text with its place in the file.
@@ -281,64 +283,6 @@ pub(super) struct ClientTable {
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) retries: Option<CountOrNone>,
     pub(super) at: Option<Spanned<AnyEndpoint>>,
-}
-
-/// `[[fault]]`: one of the last four.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FaultTable {
-    pub(super) at: Spanned<Time>,
-    pub(super) lasts: Option<Spanned<Time>>,
-    pub(super) partition: Option<Spanned<Vec<Spanned<Vec<Text>>>>>,
-    pub(super) rebind: Option<Text>,
-    pub(super) crash: Option<Text>,
-    pub(super) restart: Option<Text>,
-}
-
-/// `[[expect]]`: `within` and one of the others.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct ExpectTable {
-    pub(super) within: Spanned<Time>,
-    pub(super) reply: Option<Spanned<ReplyTable>>,
-    pub(super) failed: Option<Spanned<FailedTable>>,
-    pub(super) punched: Option<Spanned<PunchedTable>>,
-    pub(super) found: Option<Spanned<FoundTable>>,
-}
-
-/// `reply = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct ReplyTable {
-    pub(super) from: Option<Text>,
-    pub(super) to: Text,
-    pub(super) value: Json,
-    pub(super) count: Option<Count>,
-}
-
-/// `failed = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FailedTable {
-    pub(super) to: Text,
-    pub(super) error: String,
-}
-
-/// `punched = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct PunchedTable {
-    pub(super) at: Text,
-    pub(super) by: Option<Text>,
-}
-
-/// `found = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FoundTable {
-    pub(super) at: Text,
-    pub(super) service: Text,
-    pub(super) address: Option<Spanned<Endpoint>>,
 }
 
 /// A JSON value, written as TOML.

@@ -6,7 +6,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{LoadError, Problems, suggestion};
-use super::raw::{ExpectTable, FaultTable, File, Head, ProgramTable, Text};
+use super::expectation::table::ExpectTable;
+use super::fault::table::FaultTable;
+use super::raw::{File, Head, ProgramTable, Text};
 
 /// The lists of tables, which are written with two brackets.
 const LISTS: &[&str] = &["program", "fault", "expect"];
@@ -157,6 +159,13 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
 
 /// A `[[fault]]`. Groups of a partition are easily taken for nodes.
 fn fault(problems: &mut Problems, value: Entry<'_>) -> Option<FaultTable> {
+    if let Some((key, _)) = value.get_ref().as_table().and_then(|table| table.get_key_value("lasts")) {
+        problems
+            .add(key.span(), "unknown key `lasts`")
+            .help("how long a fault goes on is its `for`: write for = \"10s\"")
+            .label("now called `for`");
+        return None;
+    }
     if let Some(partition) = value.get_ref().get("partition")
         && let Some(nodes) = partition.get_ref().as_array()
         && nodes.iter().any(|node| node.get_ref().is_str())

@@ -113,7 +113,6 @@ impl FirewallState {
     }
 
     /// Forgets every flow.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a reboot will"))]
     pub(crate) fn forget(&mut self) {
         self.flows.clear();
         self.full_until_ns = 0;

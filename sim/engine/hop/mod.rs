@@ -46,6 +46,12 @@ pub(crate) enum Rule {
     TooLarge,
     /// A partition separates sender and receiver.
     Partition,
+    /// A fault holds the link down.
+    LinkDown,
+    /// The NAT reboots.
+    NatReboots,
+    /// The host had this address, and has moved.
+    Moved(IpAddr),
     /// The firewall refuses it.
     Firewall(FirewallRule),
     /// The receiving host is down.
@@ -75,6 +81,9 @@ impl fmt::Display for Rule {
             Self::BacklogFull(connections) => write!(f, "backlog full ({connections} connections)"),
             Self::TooLarge => write!(f, "larger than the MTU of {MTU}"),
             Self::Partition => f.write_str("partition"),
+            Self::LinkDown => f.write_str("link is down"),
+            Self::NatReboots => f.write_str("nat reboots"),
+            Self::Moved(address) => write!(f, "host is no longer at {address}"),
             Self::Firewall(rule) => rule.fmt(f),
             Self::HostDown => f.write_str("host is down"),
         }
