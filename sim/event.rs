@@ -66,12 +66,13 @@ pub enum LabEvent {
         /// The packet.
         packet: u64,
         /// The hop: `link dsl of laptop, up` (`link of laptop, up` where none is named), `nat home`, `lan of home`,
-        /// `host laptop`, `internet`.
+        /// `firewall of home`, `host laptop`, `internet`.
         hop: String,
         /// The rule that decided it: `random loss of 2%`, `queue full (256 KiB)`, `no mapping for port 4000`,
         /// `filtered: …`, `no hairpinning`, `no free port`, `no host at 203.0.113.9`, `no socket on port 1337`,
         /// `receive buffer full (4 MiB)`, `backlog full (1024 connections)`, `larger than the MTU of 1500`, `partition`,
-        /// `host is down`.
+        /// `host is down`, `no flow: …`, `UDP is blocked`, `link is down`, `nat reboots`,
+        /// `host is no longer at 192.168.1.2`.
         rule: String,
     },
     /// A NAT made a mapping (at the NAT).
@@ -94,7 +95,7 @@ pub enum LabEvent {
         internal: SocketAddr,
         /// The public side.
         external: SocketAddr,
-        /// `idle for 30s`, `rebinding`.
+        /// `idle for 30s`, `rebinding`, `reboot`.
         reason: String,
     },
     /// A node was started.

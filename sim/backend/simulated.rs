@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use grenache::net::{BoxFuture, Net};
+use grenache::net::{BoxFuture, Net, Task};
 
 use super::director::{Court, Stage, direct};
 use super::programs::ProgramError;
 use super::{BackendError, RunOptions, outside};
-use crate::engine::{PartitionId, Sim, World};
+use crate::engine::{FaultId, Sim, World};
 use crate::event::{Event, LabEvent, Record};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
@@ -18,7 +18,7 @@ use crate::scenario::model::{FaultKind, GrapeKind, Name, ProgramKind};
 /// The simulated world as a stage.
 struct SimulatedStage {
     world: World,
-    partitions: RefCell<BTreeMap<usize, PartitionId>>,
+    faults: RefCell<BTreeMap<usize, FaultId>>,
 }
 
 pub(super) fn run(
@@ -47,7 +47,7 @@ pub(super) fn run(
     // The director watches the time limit; the engine's own is there in case it never gets to.
     let limit = scenario.time_limit + Duration::from_secs(1);
     let simulated = sim.run(limit, move |world| async move {
-        let stage = SimulatedStage { world, partitions: RefCell::default() };
+        let stage = SimulatedStage { world, faults: RefCell::default() };
         direct(&stage, &play, &directed).await;
         stage.now()
     });
@@ -68,8 +68,8 @@ impl Stage for SimulatedStage {
         None
     }
 
-    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
-        self.world.spawn(node, task);
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) -> Task {
+        self.world.network(node).spawn(task)
     }
 
     fn record(&self, at: Option<&Name>, event: LabEvent) {
@@ -82,26 +82,12 @@ impl Stage for SimulatedStage {
     }
 
     fn begin(&self, fault: usize, kind: &FaultKind) {
-        match kind {
-            FaultKind::Partition(a, b) => {
-                let id = self.world.partition(a, b);
-                self.partitions.borrow_mut().insert(fault, id);
-            }
-            FaultKind::Rebind(nat) => self.world.rebind(nat),
-            FaultKind::Crash(node) => self.world.crash(node),
-            FaultKind::Restart(node) => self.world.start(node),
-        }
+        self.faults.borrow_mut().insert(fault, self.world.apply(kind));
     }
 
-    fn end(&self, fault: usize, kind: &FaultKind) {
-        match kind {
-            FaultKind::Partition(..) => {
-                if let Some(id) = self.partitions.borrow_mut().remove(&fault) {
-                    self.world.heal(id);
-                }
-            }
-            FaultKind::Crash(node) => self.world.start(node),
-            FaultKind::Rebind(_) | FaultKind::Restart(_) => {}
+    fn end(&self, fault: usize, _: &FaultKind) {
+        if let Some(fault) = self.faults.borrow_mut().remove(&fault) {
+            self.world.lift(fault);
         }
     }
 }

@@ -9,6 +9,7 @@
 //! | `route` | a packet's way, and its fate |
 //! | `hop` | links and NATs: small state machines without I/O |
 //! | `host` | a host's lives |
+//! | `fault` | what goes wrong, and what its end takes back |
 //! | `network`, `udp`, `tcp` | what the stack on a host is given |
 //! | `world` | [`World`]: hosts, tasks, faults and the event stream, for whoever runs a simulation |
 //! | `shared` | the lock, the clock, the observers |
@@ -41,7 +42,9 @@
 //! ```
 
 mod address;
+mod builder;
 mod driver;
+mod fault;
 mod hop;
 mod host;
 mod network;
@@ -59,18 +62,22 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use builder::Programs;
+use futures_util::future::Either;
 use packet::HostId;
 use shared::{Bell, Installed, Observer, Shared};
 use state::{Engine, Event};
 
 use crate::event::Record;
-use crate::scenario::model::{Link, Name, Nat, Node};
+use crate::scenario::model::{Fault, Link, Name, Nat, Node};
 
+pub use builder::Builder;
 pub use topology::SimError;
-pub use world::{Live, PartitionId, World};
+pub use world::{FaultId, Live, World};
 
 /// The longest run, whatever limit is asked for.
 const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -79,9 +86,16 @@ const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub struct Sim {
     engine: Engine,
     observers: Vec<Observer>,
+    faults: Vec<Fault>,
+    programs: Programs,
 }
 
 impl Sim {
+    /// A simulation in the making, with programs and faults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
     /// A simulation of these NATs, links and nodes. What names no link has one of 1 ms each way, and nothing else.
     ///
     /// # Errors
@@ -93,7 +107,8 @@ impl Sim {
         links: &BTreeMap<Name, Link>,
         nodes: &BTreeMap<Name, Node>,
     ) -> Result<Self, SimError> {
-        Ok(Self { engine: topology::build(seed, nats, links, nodes)?, observers: Vec::new() })
+        let engine = topology::build(seed, nats, links, nodes)?;
+        Ok(Self { engine, observers: Vec::new(), faults: Vec::new(), programs: Programs::default() })
     }
 
     /// Lets `observer` see every event, in order, when it happens. What it does to the world follows what it sees.
@@ -126,11 +141,24 @@ impl Sim {
         let _observers = Installed::new(self.observers);
         let shared = {
             let _context = runtime.enter();
-            Arc::new(Shared::new(self.engine, bell))
+            Arc::new(Shared::new(self.engine, bell, self.programs))
         };
         shared.tell_observers();
         let world = World { shared: shared.clone() };
-        runtime.block_on(async { driver::run(&shared, main(world)).await })
+        let (faults, playing) = (self.faults, world.clone());
+        let main = async move {
+            world.shared.programs.start_all(&world);
+            let play = async {
+                builder::play(&playing, &faults, limit).await;
+                std::future::pending().await
+            };
+            let (main, play) = (pin!(main(world)), pin!(play));
+            match futures_util::future::select(play, main).await {
+                Either::Left((never, _)) => never,
+                Either::Right((result, _)) => result,
+            }
+        };
+        runtime.block_on(async { driver::run(&shared, main).await })
     }
 }
 

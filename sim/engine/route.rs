@@ -2,7 +2,10 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
-use super::hop::{LinkState, Mapped, Note, Rule};
+use bytes::Bytes;
+
+use super::fault::{Degraded, clock_ahead};
+use super::hop::{FirewallRule, LinkState, Mapped, Note, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -42,6 +45,11 @@ pub(crate) struct Attachment {
     pub(crate) place: Place,
     pub(crate) up: Line,
     pub(crate) down: Line,
+    /// How many faults hold the link down.
+    pub(crate) down_faults: u32,
+    /// What makes the link worse, one behind the other.
+    pub(crate) degraded: Vec<Degraded>,
+    pub(crate) degraded_times: u64,
 }
 
 /// One direction of a link, with what it draws from and is called.
@@ -54,6 +62,20 @@ pub(crate) struct Line {
 }
 
 impl Attachment {
+    pub(crate) fn new(place: Place, up: Line, down: Line) -> Self {
+        Self { place, up, down, down_faults: 0, degraded: Vec::new(), degraded_times: 0 }
+    }
+
+    /// When a packet of this size that enters the link comes out, or why it never does.
+    fn cross(&mut self, up: bool, now_ns: u64, size: usize) -> Result<u64, Rule> {
+        if self.down_faults > 0 {
+            return Err(Rule::LinkDown);
+        }
+        let line = if up { &mut self.up } else { &mut self.down };
+        let at_ns = line.state.on_packet(now_ns, size, &mut line.rng)?;
+        if self.degraded.is_empty() { Ok(at_ns) } else { self.degrade(up, at_ns, size) }
+    }
+
     /// To the internet, over links that do nothing, for tests.
     #[cfg(test)]
     pub(crate) fn unlimited() -> Self {
@@ -62,7 +84,7 @@ impl Attachment {
             rng: super::seed::stream(0, &[]),
             name: String::new(),
         };
-        Self { place: Place::Internet, up: line(), down: line() }
+        Self::new(Place::Internet, line(), line())
     }
 }
 
@@ -70,6 +92,10 @@ impl Engine {
     /// A host sends a packet.
     pub(crate) fn send(&mut self, now_ns: u64, host: HostId, source: SocketAddr, destination: SocketAddr, body: Body) {
         self.packets += 1;
+        let mut body = body;
+        if let (Body::Udp(payload), clock @ [_, ..]) = (&mut body, &*self.hosts[host.0 as usize].clock) {
+            shift_clock(payload, clock_ahead(clock, now_ns));
+        }
         let packet = Packet { id: self.packets, origin: host, source, destination, body };
         if self.observed {
             let at = Some(self.host(host).name.clone());
@@ -88,6 +114,11 @@ impl Engine {
         } else if packet.size() > MTU {
             self.drop_at_host(now_ns, host, &packet, &Rule::TooLarge);
         } else {
+            if let Some(firewall) = &mut self.hosts[host.0 as usize].firewall
+                && let Err(rule) = firewall.outbound(now_ns, &packet)
+            {
+                return self.drop_at_firewall(now_ns, Owner::Host(host), &packet, rule);
+            }
             self.uplink(now_ns, Owner::Host(host), packet);
         }
     }
@@ -140,7 +171,7 @@ impl Engine {
     fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
-        let fate = attachment.up.state.on_packet(now_ns, packet.size(), &mut attachment.up.rng);
+        let fate = attachment.cross(true, now_ns, packet.size());
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, stop)),
             Err(rule) => {
@@ -152,7 +183,7 @@ impl Engine {
 
     fn downlink(&mut self, now_ns: u64, to: Owner, packet: Packet) {
         let attachment = self.attachment(to);
-        let fate = attachment.down.state.on_packet(now_ns, packet.size(), &mut attachment.down.rng);
+        let fate = attachment.cross(false, now_ns, packet.size());
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, Stop::Owner(to))),
             Err(rule) => {
@@ -170,7 +201,7 @@ impl Engine {
         };
         match (self.owner(place, destination), place) {
             (Some(owner), _) => {
-                if !self.partitions.is_empty()
+                if self.partitions > 0
                     && let Some(host) = self.final_host(owner, &packet)
                     && self.is_partitioned(packet.origin, host)
                 {
@@ -184,6 +215,14 @@ impl Engine {
     }
 
     fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+        if self.nat(id).rebooting > 0 {
+            return self.drop_at_nat(now_ns, id, &packet, &Rule::NatReboots);
+        }
+        if let Some(firewall) = &mut self.nats[id.0 as usize].firewall
+            && let Err(rule) = firewall.outbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
+        }
         let Some(mut seen) = packet.ipv4() else { return self.leave_lan6(now_ns, id, packet) };
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
@@ -212,7 +251,10 @@ impl Engine {
     }
 
     fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        let Some(mut seen) = packet.ipv4() else { return self.in_network(now_ns, Place::Lan(id), packet) };
+        if self.nat(id).rebooting > 0 {
+            return self.drop_at_nat(now_ns, id, &packet, &Rule::NatReboots);
+        }
+        let Some(mut seen) = packet.ipv4() else { return self.pass_into_lan(now_ns, id, packet) };
         let Self { nats, notes, .. } = self;
         let fate = nats[id.0 as usize].state.inbound(now_ns, &mut seen, notes);
         (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
@@ -220,22 +262,47 @@ impl Engine {
         match fate {
             Ok(()) => {
                 self.translated(now_ns, id, &packet);
-                self.in_network(now_ns, Place::Lan(id), packet);
+                self.pass_into_lan(now_ns, id, packet);
             }
             Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
         }
+    }
+
+    /// The firewall of a NAT or router sees the addresses of the inside.
+    fn pass_into_lan(&mut self, now_ns: u64, id: NatId, packet: Packet) {
+        if let Some(firewall) = &mut self.nats[id.0 as usize].firewall
+            && let Err(rule) = firewall.inbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
+        }
+        self.in_network(now_ns, Place::Lan(id), packet);
     }
 
     fn deliver(&mut self, now_ns: u64, id: HostId, packet: Packet) {
         let seed = self.seed;
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);
+        let to = packet.destination.ip();
+        if !to.is_loopback() && !host.addresses.contains(to) {
+            return self.drop_at_host(now_ns, id, &packet, &Rule::Moved(to));
+        }
+        let from_itself = packet.source.ip().is_loopback() || host.addresses.contains(packet.source.ip());
+        if let Some(firewall) = host.firewall.as_mut().filter(|_| !from_itself)
+            && let Err(rule) = firewall.inbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Host(id), &packet, rule);
+        }
         let Some(life) = &mut host.life else {
             return self.drop_at_host(now_ns, id, &packet, &Rule::HostDown);
         };
         let fate = match &packet.body {
             Body::Udp(payload) => {
-                let fate = life.udp.deliver(packet.source, packet.destination, payload.clone());
+                let mut payload = payload.clone();
+                if !host.clock.is_empty() {
+                    // As its own clock would have it: µTP only ever sees differences.
+                    shift_clock(&mut payload, clock_ahead(&host.clock, now_ns).wrapping_neg());
+                }
+                let fate = life.udp.deliver(packet.source, packet.destination, payload);
                 fate.map(|waker| self.wakers.extend(waker))
             }
             Body::Tcp(segment) => {
@@ -282,12 +349,6 @@ impl Engine {
         }
     }
 
-    fn is_partitioned(&self, a: HostId, b: HostId) -> bool {
-        self.partitions
-            .values()
-            .any(|(left, right)| (left.contains(&a) && right.contains(&b)) || (left.contains(&b) && right.contains(&a)))
-    }
-
     /// Who takes packets to this address on this network: a host, a NAT, or the router to its own network.
     fn owner(&self, place: Place, address: IpAddr) -> Option<Owner> {
         match address {
@@ -296,7 +357,7 @@ impl Engine {
         }
     }
 
-    fn router(&self, place: Place, ip: Ipv6Addr) -> Option<Owner> {
+    pub(crate) fn router(&self, place: Place, ip: Ipv6Addr) -> Option<Owner> {
         let ((found, _), (network, nat)) = self.routes6.range(..=(place, ip)).next_back()?;
         (*found == place && network.contains(&ip)).then_some(Owner::Nat(*nat))
     }
@@ -329,6 +390,14 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
+    fn drop_at_firewall(&mut self, now_ns: u64, owner: Owner, packet: &Packet, rule: FirewallRule) {
+        let hop = |engine: &mut Self| {
+            let name = engine.name(owner);
+            (Some(name.clone()), format!("firewall of {name}"))
+        };
+        self.drop_packet(now_ns, packet, hop, &Rule::Firewall(rule));
+    }
+
     fn drop_packet(
         &mut self,
         now_ns: u64,
@@ -341,4 +410,19 @@ impl Engine {
             self.record(now_ns, at, LabEvent::PacketDropped { packet: packet.id, hop, rule: rule.to_string() });
         }
     }
+}
+
+/// Adds to the timestamp of a µTP packet (BEP 29); 0 stays, which stands for none, and none becomes 0.
+fn shift_clock(payload: &mut Bytes, ahead_us: u32) {
+    if !super::summary::is_utp(payload) {
+        return;
+    }
+    let Some(field) = payload.get(4..8).and_then(|field| field.first_chunk::<4>()) else { return };
+    let stamp = u32::from_be_bytes(*field);
+    if stamp == 0 || ahead_us == 0 {
+        return;
+    }
+    let mut shifted = payload.to_vec();
+    shifted[4..8].copy_from_slice(&stamp.wrapping_add(ahead_us).max(1).to_be_bytes());
+    *payload = shifted.into();
 }

@@ -9,6 +9,7 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::builder::Programs;
 use super::state::Engine;
 use crate::event::Record;
 
@@ -27,12 +28,13 @@ pub(crate) struct Shared {
     epoch: Instant,
     pub(crate) bell: std::sync::Arc<Bell>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    pub(crate) programs: Programs,
 }
 
 impl Shared {
     /// To be called in the run's runtime, whose clock is paused.
-    pub(crate) fn new(engine: Engine, bell: std::sync::Arc<Bell>) -> Self {
-        Self { engine: Mutex::new(engine), epoch: Instant::now(), bell, panic: Mutex::new(None) }
+    pub(crate) fn new(engine: Engine, bell: std::sync::Arc<Bell>, programs: Programs) -> Self {
+        Self { engine: Mutex::new(engine), epoch: Instant::now(), bell, panic: Mutex::new(None), programs }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Engine> {

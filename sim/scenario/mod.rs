@@ -28,6 +28,7 @@
 //! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
 //! | `lan6` | no IPv6 | the IPv6 network behind it, routed without translation, such as `"2001:db8:1::/64"`; behind another NAT a part of that one's |
 //! | `count` | one | how many of it there are: see populations |
+//! | `firewall` | with `lan6` one for IPv6 alone with every default, else none | a firewall's name, or `"off"`; it sees the addresses of the inside |
 //!
 //! | `[link.NAME]` | default | |
 //! |---|---|---|
@@ -44,6 +45,16 @@
 //! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
 //! | `address6` | none; behind a NAT with `lan6` the next free there | its IPv6 address; with it and without `address` the node has no IPv4 |
 //! | `count` | one | how many of it there are: see populations |
+//! | `firewall` | none | the name of the firewall between it and its network |
+//!
+//! | `[firewall.NAME]` | default | lets out everything, and in what belongs to a flow (RFC 6092) |
+//! |---|---|---|
+//! | `filtering` | `"address-and-port-dependent"` | who may answer what was sent from an inside port; `"address-dependent"`; `"endpoint-independent"`, as RFC 6092 recommends for transparency |
+//! | `udp-timeout` | `"120s"` | how long a UDP flow lives without a packet in either direction |
+//! | `tcp-timeout` | `"124min"` | the same of TCP |
+//! | `allow` | `[]` | inside ports, of UDP and TCP, that anybody may send to |
+//! | `block-udp` | `false` | lets no UDP through, in either direction |
+//! | `ipv4` | `true` | whether it filters IPv4 as well |
 //!
 //! | `[[program]]` | default | |
 //! |---|---|---|
@@ -85,11 +96,27 @@
 //! | `[[fault]]` | |
 //! |---|---|
 //! | `at` | when it begins |
-//! | `lasts` | when it ends, from its beginning; never where left out. Not for `rebind` and `restart` |
+//! | `for` | how long it goes on; without end where left out. Not for `rebind` and `restart` |
+//! | `every` | when it begins again, from its beginning; longer than `for` |
+//! | `times` | how often in all; until `time-limit` where left out |
 //! | one of `partition = [["a"], ["b", "c"]]` | no packet passes between the two groups of nodes |
 //! | `rebind = "NAT"` | it forgets its mappings |
+//! | `reboot = "NAT"` | it and its firewall forget everything, and no packet passes until the fault ends; without `for` it is back at once |
 //! | `crash = "NODE"` | it loses everything; where the fault ends, it starts again with its programs |
 //! | `restart = "NODE"` | a node that crashed for good starts again |
+//! | `pause = "NODE"` | its programs do not run; packets fill its sockets' buffers, and its timers go off late |
+//! | `down = "NODE"` or `"NAT"` | its link takes no packet in either direction; what is on it already arrives |
+//! | `degrade = { node = "NODE" or nat = "NAT", latency = "0ms", jitter = "0ms", loss = "0%", rate = none }` | its link gets worse in both directions: as though a second link of these values stood behind it |
+//! | `clock = { node = "NODE", skew = "0ms", drift = "0ppm" }` | its clock is ahead (behind, where negative), and gains so many µs a second |
+//! | `move = { node = "NODE", behind = the internet, address, address6, link = its own }` | it is elsewhere until the fault ends: behind that NAT, or on the internet; without `address` with the next free one |
+//! | `outage = "NODE"` | its Grape stops, and starts anew where the fault ends |
+//!
+//! Faults compose, and each ends only what it brought about: a link is up when no fault holds it down, a node that
+//! moved twice is where its latest move that goes on has it, degradations add up.
+//!
+//! A node's sockets stay bound where it moves: those to all addresses send from the new one. A clock that is wrong is
+//! the one that µTP takes its timestamps from, by which its peers measure one-way delays (RFC 6817, 4.4), and nothing
+//! else: all nodes share the virtual clock that timers go by.
 //!
 //! | `[[expect]]` | |
 //! |---|---|
@@ -172,8 +199,9 @@ use std::time::Duration;
 
 mod draw;
 mod error;
-mod expect;
 mod expectation;
+pub(crate) mod fault;
+mod firewall;
 pub mod model;
 mod offers;
 mod population;
@@ -243,7 +271,7 @@ fn assemble(problems: &mut Problems, raw: &raw::File, seed: u64) -> Result<Scena
     let topology = topology::topology(problems, raw, seed);
     let programs = program::programs(problems, raw, &topology, time_limit);
     offers::check_offers(problems, raw);
-    let faults = expect::faults(problems, raw, &topology, time_limit);
+    let faults = fault::faults(problems, raw, &topology, time_limit);
     let expectations = expectation::expectations(problems, raw, &topology, time_limit);
     problems.check()?;
     Ok(Scenario {

@@ -9,6 +9,8 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
 
+pub use super::fault::model::{Degradation, Fault, FaultKind, Move, Occurrence};
+
 pub use super::expectation::{
     Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times, Way,
 };
@@ -67,6 +69,8 @@ pub struct Nat {
     /// The IPv6 network behind it, to which it routes without translation (RFC 4864); `None` is no IPv6. Where it is
     /// behind another NAT, it is a part of that one's.
     pub lan6: Option<Ipv6Net>,
+    /// The firewall between the LAN and the rest: it sees the addresses of the inside.
+    pub firewall: Option<Firewall>,
 }
 
 /// As a scenario file's that says nothing: a port-restricted cone NAT. The address is to be given.
@@ -83,6 +87,40 @@ impl Default for Nat {
             udp_timeout: Duration::from_secs(120),
             hairpinning: false,
             lan6: None,
+            firewall: None,
+        }
+    }
+}
+
+/// A stateful firewall: what is inside may send, and answers may come in (RFC 6092).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Firewall {
+    /// What may come in where something was sent from an inside address and port: anything, what comes from the
+    /// address that it was sent to, or from that address and port.
+    pub filtering: Dependence,
+    /// How long a UDP flow lives without a packet.
+    pub udp_timeout: Duration,
+    /// How long a TCP flow lives without a packet.
+    pub tcp_timeout: Duration,
+    /// Inside ports, of UDP and TCP, that anybody may send to.
+    pub allow: Vec<u16>,
+    /// Whether no UDP passes at all, in either direction.
+    pub block_udp: bool,
+    /// Whether it filters IPv4 as well; else it lets all of that pass.
+    pub ipv4: bool,
+}
+
+/// As a scenario file's that says nothing: answers from where something was sent to, for the times that RFC 6092
+/// (3.2.3 and 3.3.1) asks for at least.
+impl Default for Firewall {
+    fn default() -> Self {
+        Self {
+            filtering: Dependence::AddressAndPortDependent,
+            udp_timeout: Duration::from_secs(120),
+            tcp_timeout: Duration::from_secs(124 * 60),
+            allow: Vec::new(),
+            block_udp: false,
+            ipv4: true,
         }
     }
 }
@@ -142,12 +180,14 @@ pub struct Node {
     pub link: Option<Name>,
     /// Its own interface's IPv6 address: public, or in the IPv6 network of the NAT it is behind.
     pub address6: Option<Ipv6Addr>,
+    /// The firewall between it and its network.
+    pub firewall: Option<Firewall>,
 }
 
 /// On the internet, without a link of its own. The address is to be given.
 impl Default for Node {
     fn default() -> Self {
-        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None, address6: None }
+        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None, address6: None, firewall: None }
     }
 }
 
@@ -306,28 +346,4 @@ pub enum Reach {
         /// The broker's name.
         broker: String,
     },
-}
-
-/// Something that goes wrong.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    /// When it begins.
-    pub at: Duration,
-    /// When it ends by itself, from its beginning; `None` is never.
-    pub lasts: Option<Duration>,
-    /// What it is.
-    pub kind: FaultKind,
-}
-
-/// The faults that a scenario can have.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FaultKind {
-    /// No packet passes between nodes of the two groups.
-    Partition(Vec<Name>, Vec<Name>),
-    /// A NAT forgets its mappings; new ones get other ports.
-    Rebind(Name),
-    /// A node loses everything; it starts again when the fault ends.
-    Crash(Name),
-    /// A node that crashed starts again.
-    Restart(Name),
 }

@@ -7,6 +7,8 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use toml::Spanned;
 
+use super::fault::table::FaultTable;
+use super::firewall::FirewallTable;
 use super::units::{
     Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
     Size, Time,
@@ -26,6 +28,7 @@ pub(super) struct File {
     pub(super) nats: Vec<(Text, NatTable)>,
     pub(super) links: Vec<(Text, LinkTable)>,
     pub(super) nodes: Vec<(Text, NodeTable)>,
+    pub(super) firewalls: Vec<(Text, FirewallTable)>,
     pub(super) programs: Vec<Spanned<ProgramTable>>,
     pub(super) faults: Vec<Spanned<FaultTable>>,
     pub(super) expects: Vec<Spanned<ExpectTable>>,
@@ -59,6 +62,7 @@ pub(super) struct NatTable {
     pub(super) udp_timeout: Option<Spanned<Time>>,
     pub(super) hairpinning: Option<bool>,
     pub(super) lan6: Option<Spanned<Lan6>>,
+    pub(super) firewall: Option<Text>,
 }
 
 /// RFC 4787's words for what a mapping or a filter depends on.
@@ -118,6 +122,7 @@ pub(super) struct NodeTable {
     pub(super) behind: Option<Spanned<Behind>>,
     pub(super) link: Option<Text>,
     pub(super) address6: Option<Spanned<Address6>>,
+    pub(super) firewall: Option<Text>,
 }
 
 /// `[[program]]`, by its `run`.
@@ -285,18 +290,6 @@ pub(super) struct ClientTable {
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) retries: Option<CountOrNone>,
     pub(super) at: Option<Spanned<AnyEndpoint>>,
-}
-
-/// `[[fault]]`: one of the last four.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FaultTable {
-    pub(super) at: Spanned<Time>,
-    pub(super) lasts: Option<Spanned<Time>>,
-    pub(super) partition: Option<Spanned<Vec<Spanned<Vec<Text>>>>>,
-    pub(super) rebind: Option<Text>,
-    pub(super) crash: Option<Text>,
-    pub(super) restart: Option<Text>,
 }
 
 /// A JSON value, written as TOML.

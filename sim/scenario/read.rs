@@ -9,8 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{LoadError, Problems, suggestion};
 use super::expectation::table::ExpectTable;
+use super::fault::table::FaultTable;
 use super::population::Populations;
-use super::raw::{FaultTable, File, Head, ProgramTable, Text};
+use super::raw::{File, Head, ProgramTable, Text};
 use super::sources::Sources;
 
 /// The lists of tables, which are written with two brackets.
@@ -28,6 +29,7 @@ const TOP: &[&str] = &[
     "nat",
     "link",
     "node",
+    "firewall",
     "program",
     "fault",
     "expect",
@@ -77,6 +79,7 @@ pub(super) fn read(problems: &mut Problems, path: &Path) -> Result<File, LoadErr
             "nat" => file.nats = named(problems, "nat", value, &populations),
             "link" => file.links = named(problems, "link", value, &populations),
             "node" => file.nodes = named(problems, "node", value, &populations),
+            "firewall" => file.firewalls = named(problems, "firewall", value, &populations),
             "program" => file.programs = each(problems, "program", value, &populations, program),
             "fault" => file.faults = each(problems, "fault", value, &populations, fault),
             "expect" => file.expects = each(problems, "expect", value, &populations, table::<ExpectTable>),
@@ -215,6 +218,13 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
 
 /// A `[[fault]]`. Groups of a partition are easily taken for nodes.
 fn fault(problems: &mut Problems, value: Entry<'_>) -> Option<FaultTable> {
+    if let Some((key, _)) = value.get_ref().as_table().and_then(|table| table.get_key_value("lasts")) {
+        problems
+            .add(key.span(), "unknown key `lasts`")
+            .help("how long a fault goes on is its `for`: write for = \"10s\"")
+            .label("now called `for`");
+        return None;
+    }
     if let Some(partition) = value.get_ref().get("partition")
         && let Some(nodes) = partition.get_ref().as_array()
         && nodes.iter().any(|node| node.get_ref().is_str())

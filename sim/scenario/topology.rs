@@ -95,6 +95,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File, seed: u64) -> Topol
     unnamed.fill_in(problems, file, &mut topology);
     check_reachable(problems, file, &topology);
     super::six::fill_in(problems, file, &mut topology);
+    super::firewall::fill_in(problems, file, &mut topology);
     topology
 }
 

@@ -119,7 +119,7 @@ retries = 0
 
 [[fault]]
 at = "10s"
-lasts = "5s"
+for = "5s"
 partition = [["server"], ["laptop"]]
 
 [[fault]]

@@ -1,14 +1,16 @@
-//! What stands in a packet's way: links and NATs, each a state machine without I/O.
+//! What stands in a packet's way: links, NATs and firewalls, each a state machine without I/O.
 //!
 //! A hop is told the time and the packet, and answers with the packet's fate. It keeps no clock and starts nothing,
 //! so that the same code can stand between simulated hosts or between real ones.
 
+mod firewall;
 mod link;
 mod nat;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+pub(crate) use firewall::{FirewallRule, FirewallState};
 pub(crate) use link::LinkState;
 pub(crate) use nat::{Mapped, NatState, Note};
 
@@ -44,6 +46,14 @@ pub(crate) enum Rule {
     TooLarge,
     /// A partition separates sender and receiver.
     Partition,
+    /// A fault holds the link down.
+    LinkDown,
+    /// The NAT reboots.
+    NatReboots,
+    /// The host had this address, and has moved.
+    Moved(IpAddr),
+    /// The firewall refuses it.
+    Firewall(FirewallRule),
     /// The receiving host is down.
     HostDown,
 }
@@ -71,6 +81,10 @@ impl fmt::Display for Rule {
             Self::BacklogFull(connections) => write!(f, "backlog full ({connections} connections)"),
             Self::TooLarge => write!(f, "larger than the MTU of {MTU}"),
             Self::Partition => f.write_str("partition"),
+            Self::LinkDown => f.write_str("link is down"),
+            Self::NatReboots => f.write_str("nat reboots"),
+            Self::Moved(address) => write!(f, "host is no longer at {address}"),
+            Self::Firewall(rule) => rule.fmt(f),
             Self::HostDown => f.write_str("host is down"),
         }
     }

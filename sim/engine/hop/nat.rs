@@ -201,6 +201,16 @@ impl NatState {
         self.retired = forgotten.into_keys().collect();
     }
 
+    /// Forgets everything: mappings, and which ports they had.
+    pub(crate) fn reboot(&mut self, notes: &mut Vec<Note>) {
+        self.by_internal.clear();
+        self.retired.clear();
+        self.last_given.clear();
+        for (mapped, mapping) in std::mem::take(&mut self.mappings) {
+            notes.push(Note::Removed { mapped, internal: mapping.key.internal, reason: "reboot".to_owned() });
+        }
+    }
+
     fn timeout(&self, protocol: Protocol) -> Duration {
         match protocol {
             Protocol::Udp => self.udp_timeout,

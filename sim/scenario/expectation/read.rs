@@ -9,7 +9,7 @@ use super::table::{BytesTable, ExpectTable, Frequency, PercentileTable};
 use super::words::in_words;
 use super::{Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times};
 use crate::scenario::error::{Problems, suggestion};
-use crate::scenario::expect::exactly_one;
+use crate::scenario::fault::exactly_one;
 use crate::scenario::model::Name;
 use crate::scenario::program::{check_service, endpoint};
 use crate::scenario::raw::{File, ProgramTable, Text};

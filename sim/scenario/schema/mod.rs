@@ -8,9 +8,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::expectation::table::ExpectTable;
+use super::fault::table::FaultTable;
+use super::firewall::FirewallTable;
 use super::raw::{
-    AnnounceTable, BrokerTable, ClientTable, FaultTable, GrapeTable, Head, LinkTable, LookupTable, NatTable, NodeTable,
-    WorkerTable,
+    AnnounceTable, BrokerTable, ClientTable, GrapeTable, Head, LinkTable, LookupTable, NatTable, NodeTable, WorkerTable,
 };
 
 mod docs;
@@ -37,6 +38,7 @@ pub fn schema() -> String {
         ("nat", builder.table::<NatTable>("nat"), true),
         ("link", builder.table::<LinkTable>("link"), false),
         ("node", builder.table::<NodeTable>("node"), true),
+        ("firewall", builder.table::<FirewallTable>("firewall"), false),
     ] {
         if many {
             let count = json!({
@@ -107,7 +109,7 @@ impl Builder {
         });
         let remove = json!({
             "type": "array",
-            "items": { "type": "string", "pattern": r"^((nat|link|node|program|fault|expect)\..+|program|fault|expect)$" },
+            "items": { "type": "string", "pattern": r"^((nat|link|node|firewall|program|fault|expect)\..+|program|fault|expect)$" },
             "description": self.docs.of("top", "remove"),
         });
         top.insert("extends".to_owned(), extends);

@@ -1,6 +1,7 @@
 //! The engine, from outside: what programs on its hosts see, and what the event stream says.
 
 mod determinism;
+mod firewall;
 mod hosts;
 mod lab;
 mod nats;
