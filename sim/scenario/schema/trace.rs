@@ -194,7 +194,8 @@ impl<'de> MapAccess<'de> for Spanned<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::raw::{FaultTable, LinkTable};
+    use crate::scenario::fault::table::FaultTable;
+    use crate::scenario::raw::LinkTable;
 
     #[test]
     fn types_say_what_they_read() {
