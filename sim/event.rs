@@ -72,8 +72,21 @@ pub enum LabEvent {
         /// `filtered: …`, `no hairpinning`, `no free port`, `no host at 203.0.113.9`, `no socket on port 1337`,
         /// `receive buffer full (4 MiB)`, `backlog full (1024 connections)`, `larger than the MTU of 1500`, `partition`,
         /// `host is down`, `no flow: …`, `UDP is blocked`, `link is down`, `nat reboots`,
-        /// `host is no longer at 192.168.1.2`.
+        /// `host is no longer at 192.168.1.2`, `larger than the link's MTU of 1280`, `packet 17 of this link is lost`,
+        /// `loss in bursts: 80% in the bad state`, `CoDel: waited 21ms`, `bad checksum`.
         rule: String,
+    },
+    /// A link delivers a packet twice (at the link's host or NAT).
+    PacketDuplicated {
+        /// The packet.
+        packet: u64,
+        /// What the copy is called in later events.
+        copy: u64,
+    },
+    /// A link flipped a bit of a packet (at the link's host or NAT).
+    PacketCorrupted {
+        /// The packet.
+        packet: u64,
     },
     /// A NAT made a mapping (at the NAT).
     MappingCreated {

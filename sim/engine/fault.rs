@@ -217,8 +217,11 @@ impl Engine {
         attachment.1.degraded_times += 1;
         let nth = attachment.1.degraded_times.to_string();
         let seed = attachment.0;
-        let line =
-            |direction: &str| (LinkState::new(&model), seed::stream(seed, &["degradation", &name, &nth, direction]));
+        let line = |direction: &str| {
+            let stream = |drawn: &str| seed::stream(seed, &["degradation", &name, &nth, direction, drawn]);
+            let rng = seed::stream(seed, &["degradation", &name, &nth, direction]);
+            (LinkState::new(&model, direction == "up", stream), rng)
+        };
         attachment.1.degraded.push(Degraded { fault, up: line("up"), down: line("down") });
     }
 
@@ -244,10 +247,15 @@ impl Engine {
             let model = self.links.get(name).unwrap_or_else(|| panic!("there is no link named {name}"));
             let node = self.host(id).name.clone();
             let nth = self.host(id).stays.len().to_string();
-            let line = |direction: &str| Line {
-                state: LinkState::new(model),
-                rng: seed::stream(self.seed, &["link", &format!("node {node}"), direction, "moved", name, &nth]),
-                name: format!("link {name} of {node}, {direction}"),
+            let user = format!("node {node}");
+            let line = |direction: &str| {
+                let path = ["link", &user, direction, "moved", name, &nth];
+                let stream = |drawn: &str| seed::stream(self.seed, &[&path[..], &[drawn]].concat());
+                Line {
+                    state: LinkState::new(model, direction == "up", stream),
+                    rng: seed::stream(self.seed, &path),
+                    name: format!("link {name} of {node}, {direction}"),
+                }
             };
             (line("up"), line("down"))
         });
@@ -382,13 +390,13 @@ impl Engine {
 }
 
 impl Attachment {
-    /// When a packet that leaves the link now comes out behind its degradations, or why it never does.
-    pub(crate) fn degrade(&mut self, up: bool, mut at_ns: u64, size: usize) -> Result<u64, Rule> {
+    /// How a packet that leaves the link comes out behind its degradations, or why it never does.
+    pub(crate) fn degrade(&mut self, up: bool, mut passage: Passage, freight: Freight) -> Result<Passage, Rule> {
         for each in &mut self.degraded {
             let (state, rng) = if up { &mut each.up } else { &mut each.down };
-            at_ns = state.on_packet(at_ns, size, rng)?;
+            passage.at_ns = state.on_packet(passage.at_ns, freight, rng)?.at_ns;
         }
-        Ok(at_ns)
+        Ok(passage)
     }
 }
 

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, SocketAddrV4};
 
 use bytes::Bytes;
 
+use super::hop::{Damage, Freight};
 use super::tcp::Segment;
 use crate::event::Protocol;
 
@@ -35,6 +36,8 @@ pub(crate) struct Packet {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     pub(crate) body: Body,
+    /// Whether a link damaged it so that its checksum tells.
+    pub(crate) is_damaged: bool,
 }
 
 /// A host's place in the list of hosts.
@@ -42,7 +45,7 @@ pub(crate) struct Packet {
 pub(crate) struct HostId(pub(crate) u32);
 
 /// What is in a packet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Body {
     Udp(Bytes),
     /// On the heap: most packets are UDP, and every packet is moved often.
@@ -61,6 +64,29 @@ impl Packet {
                 Some(Ipv4Packet { source, destination, body: &self.body })
             }
             _ => None,
+        }
+    }
+
+    /// What links are told of it.
+    pub(crate) fn freight(&self) -> Freight {
+        Freight { bytes: self.size(), is_ipv6: self.destination.is_ipv6() }
+    }
+
+    /// The same packet once more, under a number of its own.
+    pub(crate) fn copy(&self, id: u64) -> Self {
+        Self { id, body: self.body.clone(), ..*self }
+    }
+
+    /// Flips a bit of a UDP payload. TCP always has a checksum: what is in a segment is never seen.
+    pub(crate) fn damage(&mut self, damage: Damage) {
+        self.is_damaged |= damage.is_checked || self.protocol() == Protocol::Tcp;
+        if let Body::Udp(payload) = &mut self.body
+            && !payload.is_empty()
+        {
+            let mut bytes = payload.to_vec();
+            let bit = usize::try_from(damage.bit % (8 * bytes.len() as u64)).expect("smaller than a length");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            *payload = bytes.into();
         }
     }
 

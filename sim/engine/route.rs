@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use bytes::Bytes;
 
 use super::fault::{Degraded, clock_ahead};
-use super::hop::{FirewallRule, LinkState, Mapped, Note, Rule};
+use super::hop::{FirewallRule, Freight, LinkState, Mapped, Note, Passage, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -66,21 +66,21 @@ impl Attachment {
         Self { place, up, down, down_faults: 0, degraded: Vec::new(), degraded_times: 0 }
     }
 
-    /// When a packet of this size that enters the link comes out, or why it never does.
-    fn cross(&mut self, up: bool, now_ns: u64, size: usize) -> Result<u64, Rule> {
+    /// How a packet that enters the link comes out, or why it never does.
+    fn cross(&mut self, up: bool, now_ns: u64, freight: Freight) -> Result<Passage, Rule> {
         if self.down_faults > 0 {
             return Err(Rule::LinkDown);
         }
         let line = if up { &mut self.up } else { &mut self.down };
-        let at_ns = line.state.on_packet(now_ns, size, &mut line.rng)?;
-        if self.degraded.is_empty() { Ok(at_ns) } else { self.degrade(up, at_ns, size) }
+        let passage = line.state.on_packet(now_ns, freight, &mut line.rng)?;
+        if self.degraded.is_empty() { Ok(passage) } else { self.degrade(up, passage, freight) }
     }
 
     /// To the internet, over links that do nothing, for tests.
     #[cfg(test)]
     pub(crate) fn unlimited() -> Self {
         let line = || Line {
-            state: LinkState::new(&super::topology::DEFAULT_LINK),
+            state: LinkState::new(&super::topology::default_link(), true, |_| super::seed::stream(0, &[])),
             rng: super::seed::stream(0, &[]),
             name: String::new(),
         };
@@ -96,7 +96,7 @@ impl Engine {
         if let (Body::Udp(payload), clock @ [_, ..]) = (&mut body, &*self.hosts[host.0 as usize].clock) {
             shift_clock(payload, clock_ahead(clock, now_ns));
         }
-        let packet = Packet { id: self.packets, origin: host, source, destination, body };
+        let packet = Packet { id: self.packets, origin: host, source, destination, body, is_damaged: false };
         if self.observed {
             let at = Some(self.host(host).name.clone());
             let event = LabEvent::PacketSent {
@@ -171,9 +171,9 @@ impl Engine {
     fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
-        let fate = attachment.cross(true, now_ns, packet.size());
+        let fate = attachment.cross(true, now_ns, packet.freight());
         match fate {
-            Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, stop)),
+            Ok(passage) => self.come_out(now_ns, from, packet, stop, passage),
             Err(rule) => {
                 let hop = |engine: &mut Self| (Some(engine.name(from)), engine.attachment(from).up.name.clone());
                 self.drop_packet(now_ns, &packet, hop, &rule);
@@ -183,14 +183,36 @@ impl Engine {
 
     fn downlink(&mut self, now_ns: u64, to: Owner, packet: Packet) {
         let attachment = self.attachment(to);
-        let fate = attachment.cross(false, now_ns, packet.size());
+        let fate = attachment.cross(false, now_ns, packet.freight());
         match fate {
-            Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, Stop::Owner(to))),
+            Ok(passage) => self.come_out(now_ns, to, packet, Stop::Owner(to), passage),
             Err(rule) => {
                 let hop = |engine: &mut Self| (Some(engine.name(to)), engine.attachment(to).down.name.clone());
                 self.drop_packet(now_ns, &packet, hop, &rule);
             }
         }
+    }
+
+    /// A packet is on a link, and so is its copy where it has one.
+    fn come_out(&mut self, now_ns: u64, of: Owner, mut packet: Packet, stop: Stop, passage: Passage) {
+        if let Some(damage) = passage.damage {
+            packet.damage(damage);
+            if self.observed {
+                let (at, event) = (Some(self.name(of)), LabEvent::PacketCorrupted { packet: packet.id });
+                self.record(now_ns, at, event);
+            }
+        }
+        if let Some(copy_at_ns) = passage.copy_at_ns {
+            self.packets += 1;
+            let copy = packet.copy(self.packets);
+            if self.observed {
+                let event = LabEvent::PacketDuplicated { packet: packet.id, copy: copy.id };
+                let at = Some(self.name(of));
+                self.record(now_ns, at, event);
+            }
+            self.queue.push(copy_at_ns, Event::Packet(copy, stop));
+        }
+        self.queue.push(passage.at_ns, Event::Packet(packet, stop));
     }
 
     fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
@@ -295,6 +317,9 @@ impl Engine {
         let Some(life) = &mut host.life else {
             return self.drop_at_host(now_ns, id, &packet, &Rule::HostDown);
         };
+        if packet.is_damaged {
+            return self.drop_at_host(now_ns, id, &packet, &Rule::Checksum);
+        }
         let fate = match &packet.body {
             Body::Udp(payload) => {
                 let mut payload = payload.clone();

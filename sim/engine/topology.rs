@@ -17,8 +17,9 @@ use super::state::{Engine, NatNode};
 use crate::scenario::model::{Link, Name, Nat, Node};
 
 /// The link of a node or NAT that names none: 1 ms each way, and nothing else.
-pub(crate) const DEFAULT_LINK: Link =
-    Link { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 0 };
+pub(crate) fn default_link() -> Link {
+    Link { latency: Duration::from_millis(1), ..Link::default() }
+}
 
 /// Where public hosts without an address get one (TEST-NET-3, RFC 5737).
 pub(crate) const NODE_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
@@ -234,12 +235,15 @@ impl Builder<'_> {
                 Place::Lan(self.nat_ids[nat])
             }
         };
+        let default = default_link();
         let model = match link {
-            None => &DEFAULT_LINK,
+            None => &default,
             Some(link) => self.links.get(link).ok_or_else(|| undefined("link", link))?,
         };
         let line = |direction: &str| Line {
-            state: LinkState::new(model),
+            state: LinkState::new(model, direction == "up", |drawn| {
+                seed::stream(self.seed, &["link", user, direction, drawn])
+            }),
             rng: seed::stream(self.seed, &["link", user, direction]),
             name: match link {
                 None => format!("link of {name}, {direction}"),

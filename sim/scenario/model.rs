@@ -15,6 +15,10 @@ pub use super::expectation::{
     Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times, Way,
 };
 
+mod link;
+
+pub use link::{Discipline, GilbertElliott, Link, Spread};
+
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;
 
@@ -145,28 +149,6 @@ pub enum PortAssignment {
     Contiguous,
     /// A random free one of 1024–65535.
     Random,
-}
-
-/// What a link does to packets, the same in both directions, each with a state of its own.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Link {
-    /// One way, before jitter.
-    pub latency: Duration,
-    /// A packet's latency is drawn evenly from `latency` ± `jitter`; packets may overtake each other.
-    pub jitter: Duration,
-    /// The probability of losing a packet, 0.0 to 1.0, each on its own.
-    pub loss: f64,
-    /// Bits a second; `None` is without limit.
-    pub rate: Option<u64>,
-    /// Bytes that wait for the rate before packets are dropped from the tail.
-    pub queue: usize,
-}
-
-/// As a scenario file's that says nothing: no latency, loss or limit, and a queue of 256 KiB for a rate.
-impl Default for Link {
-    fn default() -> Self {
-        Self { latency: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 }
-    }
 }
 
 /// A host.

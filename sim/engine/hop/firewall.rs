@@ -167,7 +167,7 @@ mod tests {
 
     fn packet(source: &str, destination: &str) -> Packet {
         let (source, destination) = (source.parse().unwrap(), destination.parse().unwrap());
-        Packet { id: 1, origin: HostId(0), source, destination, body: Body::Udp(Bytes::new()) }
+        Packet { id: 1, origin: HostId(0), source, destination, body: Body::Udp(Bytes::new()), is_damaged: false }
     }
 
     const INSIDE: &str = "[2001:db8:1::2]:5000";

@@ -9,9 +9,10 @@ mod nat;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 pub(crate) use firewall::{FirewallRule, FirewallState};
-pub(crate) use link::LinkState;
+pub(crate) use link::{Damage, Freight, LinkState, Passage};
 pub(crate) use nat::{Mapped, NatState, Note};
 
 use super::packet::MTU;
@@ -44,6 +45,16 @@ pub(crate) enum Rule {
     BacklogFull(usize),
     /// The packet does not fit on the link.
     TooLarge,
+    /// The packet does not fit on this link, whose MTU is smaller.
+    LargerThanLink(usize),
+    /// The link loses what has this place among the packets that enter it.
+    Position(u64),
+    /// Loss in bursts, in the good or the bad state, as a probability.
+    Burst { is_bad: bool, share: f64 },
+    /// CoDel drops what waited for this long, in nanoseconds.
+    CoDel(u64),
+    /// The receiver's check found what the link did to the packet.
+    Checksum,
     /// A partition separates sender and receiver.
     Partition,
     /// A fault holds the link down.
@@ -61,8 +72,7 @@ pub(crate) enum Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            // Rounded to a millionth of a percent: 0.07 × 100 is not quite 7.
-            Self::Loss(probability) => write!(f, "random loss of {}%", (probability * 1e8).round() / 1e6),
+            Self::Loss(probability) => write!(f, "random loss of {}%", percent(*probability)),
             Self::QueueFull(bytes) => write!(f, "queue full ({})", Bytes(*bytes)),
             Self::NoMapping(port) => write!(f, "no mapping for port {port}"),
             Self::Filtered { source, port, filtering } => {
@@ -80,6 +90,14 @@ impl fmt::Display for Rule {
             Self::BufferFull(bytes) => write!(f, "receive buffer full ({})", Bytes(*bytes)),
             Self::BacklogFull(connections) => write!(f, "backlog full ({connections} connections)"),
             Self::TooLarge => write!(f, "larger than the MTU of {MTU}"),
+            Self::LargerThanLink(mtu) => write!(f, "larger than the link's MTU of {mtu}"),
+            Self::Position(nth) => write!(f, "packet {nth} of this link is lost"),
+            Self::Burst { is_bad, share } => {
+                let state = if *is_bad { "bad" } else { "good" };
+                write!(f, "loss in bursts: {}% in the {state} state", percent(*share))
+            }
+            Self::CoDel(waited_ns) => write!(f, "CoDel: waited {:?}", Duration::from_nanos(*waited_ns)),
+            Self::Checksum => f.write_str("bad checksum"),
             Self::Partition => f.write_str("partition"),
             Self::LinkDown => f.write_str("link is down"),
             Self::NatReboots => f.write_str("nat reboots"),
@@ -88,6 +106,11 @@ impl fmt::Display for Rule {
             Self::HostDown => f.write_str("host is down"),
         }
     }
+}
+
+/// A probability in percent, rounded to a millionth of one: 0.07 × 100 is not quite 7.
+fn percent(probability: f64) -> f64 {
+    (probability * 1e8).round() / 1e6
 }
 
 /// A number of bytes as people write it.
