@@ -205,22 +205,27 @@ impl Stage for LoopbackStage {
         Box::new(move |event| log.write(Some(&node), Event::Lab(event)))
     }
 
-    fn begin(&self, _fault: usize, kind: &FaultKind) {
+    /// That a node crashes or starts only where it can is checked when the file is read.
+    fn begin(&self, _fault: usize, kind: &FaultKind) -> bool {
         match kind {
             FaultKind::Crash(node) => {
                 self.hosts[node].end_tasks();
                 self.log.write(Some(node), Event::Lab(LabEvent::NodeCrashed));
+                false
             }
-            FaultKind::Restart(node) => self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted)),
+            FaultKind::Restart(node) => {
+                self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+                true
+            }
             // An outage is the director's; all else is refused before the run.
-            _ => {}
+            _ => false,
         }
     }
 
-    fn end(&self, _fault: usize, kind: &FaultKind) {
-        if let FaultKind::Crash(node) = kind {
-            self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
-        }
+    fn end(&self, _fault: usize, kind: &FaultKind) -> bool {
+        let FaultKind::Crash(node) = kind else { return false };
+        self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+        true
     }
 }
 

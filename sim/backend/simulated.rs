@@ -81,13 +81,14 @@ impl Stage for SimulatedStage {
         Box::new(move |event| world.record(Some(&node), Event::Lab(event)))
     }
 
-    fn begin(&self, fault: usize, kind: &FaultKind) {
+    fn begin(&self, fault: usize, kind: &FaultKind) -> bool {
+        let starts = matches!(kind, FaultKind::Restart(node) if !self.world.is_up(node));
         self.faults.borrow_mut().insert(fault, self.world.apply(kind));
+        starts
     }
 
-    fn end(&self, fault: usize, _: &FaultKind) {
-        if let Some(fault) = self.faults.borrow_mut().remove(&fault) {
-            self.world.lift(fault);
-        }
+    fn end(&self, fault: usize, _: &FaultKind) -> bool {
+        let fault = self.faults.borrow_mut().remove(&fault);
+        fault.and_then(|fault| self.world.lift(fault)).is_some()
     }
 }

@@ -150,12 +150,13 @@ impl World {
     /// Where a name is not defined; where a node moves to an address that is taken, or not of the network.
     pub fn begin(&self, kind: &FaultKind) -> FaultId {
         self.record(None, Event::Lab(LabEvent::FaultBegan { fault: kind.to_string() }));
+        let starts = matches!(kind, FaultKind::Restart(node) if !self.is_up(node));
         let fault = self.apply(kind);
         self.shared.with(|engine, _| engine.fault_words.insert(fault.0, kind.to_string()));
         if let FaultKind::GrapeOutage(node) = kind {
             self.shared.programs.stop(self, node, fault.0);
         }
-        if let FaultKind::Restart(node) = kind {
+        if let (FaultKind::Restart(node), true) = (kind, starts) {
             self.shared.programs.start(self, node);
         }
         fault
@@ -181,9 +182,9 @@ impl World {
         FaultId(fault)
     }
 
-    /// Ends a fault without a word.
-    pub(crate) fn lift(&self, fault: FaultId) {
-        self.shared.with(|engine, now_ns| engine.end_fault(now_ns, fault.0));
+    /// Ends a fault without a word; gives the node that this starts.
+    pub(crate) fn lift(&self, fault: FaultId) -> Option<Name> {
+        self.shared.with(|engine, now_ns| engine.end_fault(now_ns, fault.0))
     }
 
     /// Appends an event to the stream, with the current time.

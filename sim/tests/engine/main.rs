@@ -1,6 +1,7 @@
 //! The engine, from outside: what programs on its hosts see, and what the event stream says.
 
 mod determinism;
+mod faults;
 mod firewall;
 mod hosts;
 mod lab;
@@ -8,3 +9,4 @@ mod nats;
 mod packets;
 mod six;
 mod tcp;
+mod timeline;
