@@ -18,6 +18,7 @@ mod grape;
 mod grapes;
 mod pages;
 mod peer;
+mod printable;
 mod results;
 mod run;
 mod signals;

@@ -94,6 +94,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File, seed: u64) -> Topol
     unnamed.claim_written(problems, file, &topology);
     unnamed.fill_in(problems, file, &mut topology);
     check_reachable(problems, file, &topology);
+    super::six::fill_in(problems, file, &mut topology);
     topology
 }
 
@@ -344,7 +345,8 @@ impl Unnamed {
         if let Some(other) = self.taken.get(&(network.clone(), address)) {
             let this = (who, span);
             // NATs come before nodes here, but not always in the file.
-            let (first, second) = if other.1.start < this.1.start { (other, &this) } else { (&this, other) };
+            let before = problems.order(&other.1) < problems.order(&this.1);
+            let (first, second) = if before { (other, &this) } else { (&this, other) };
             problems
                 .add(second.1.clone(), format!("{address} is used twice: by {} and by {}", first.0, second.0))
                 .label("used again")
@@ -367,7 +369,8 @@ impl Unnamed {
                     self.next_free(problems, &lans, name, nat.behind.clone(), pool(name, NAT_POOL, MANY_NATS));
             }
         }
-        for (name, _) in file.nodes.iter().filter(|(_, table)| table.address.is_none()) {
+        // A node with an IPv6 address alone has no other.
+        for (name, _) in file.nodes.iter().filter(|(_, table)| table.address.is_none() && table.address6.is_none()) {
             if let Some(node) = topology.nodes.get_mut(name.get_ref().as_str()) {
                 node.address =
                     self.next_free(problems, &lans, name, node.behind.clone(), pool(name, NODE_POOL, MANY_NODES));

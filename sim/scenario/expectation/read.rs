@@ -53,12 +53,8 @@ impl Reader<'_> {
         let (table, span) = (table.get_ref(), table.span());
         let whole = Window { after: Duration::ZERO, within: self.limit };
         let mut window = self.window(table, whole, "the run");
-        match (&table.within, &self.file.head.within) {
-            (Some(_), _) => {}
-            (None, Some(within)) => window.within = within.get_ref().0,
-            (None, None) => {
-                self.problems.add(span.clone(), "the key `within` is missing");
-            }
+        if let (None, Some(within)) = (&table.within, &self.file.head.within) {
+            window.within = within.get_ref().0;
         }
         let kind = self.kind(table, span.clone(), window)?;
         let (line, file) = self.problems.line(&span);
