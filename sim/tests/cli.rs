@@ -102,6 +102,14 @@ fn the_shipped_scenarios_are_good() {
 }
 
 #[test]
+fn the_schema_is_printed_as_it_is_shipped() {
+    let schema = ran(grenache().arg("schema"));
+    assert_eq!((schema.code, schema.stderr.as_str()), (0, ""));
+    let shipped = fs::read_to_string(scenarios().join("scenario.schema.json")).expect("it is shipped");
+    assert_eq!(schema.stdout, shipped);
+}
+
+#[test]
 fn a_bad_file_is_shown_with_line_and_column() {
     let folder = folder();
     let path = file(&folder, "bad.toml", "[node.server]\nadress = \"1.2.3.4\"\n");
