@@ -401,6 +401,9 @@ impl Unnamed {
             }
             let help = match &network {
                 Some(nat) => format!("give `{nat}` a larger `lan`, such as \"10.0.0.0/8\", or write the address"),
+                None if pool == MANY_NODES || pool == MANY_NATS => {
+                    "make populations on the internet smaller, or put some of them behind NATs".to_owned()
+                }
                 None => "write its `address`".to_owned(),
             };
             problems

@@ -190,6 +190,26 @@ fn files_that_would_share_an_event_log_are_refused() {
 }
 
 #[test]
+fn what_decided_the_expectations_is_told() {
+    let folder = folder();
+    let json = folder.path().join("results.json");
+    let file = scenarios().join("simple-connection.toml");
+    let passed = ran(grenache().args(["run", "--explain", "--json"]).arg(&json).arg(file));
+    assert_eq!(passed.code, 0, "{}{}", passed.stdout, passed.stderr);
+    let by = "client got the reply \"world\" from server, direct";
+    assert!(passed.stdout.contains("met after 1.020 s: client gets the reply"), "{}", passed.stdout);
+    assert!(passed.stdout.contains(by), "{}", passed.stdout);
+    let report: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&json).expect("it is written")).expect("JSON");
+    let reply = &report["runs"][0]["expectations"][1];
+    assert_eq!(
+        (&reply["decided_by"], &reply["met"], &reply["file"]),
+        (&by.into(), &true.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(reply["decided_at_ns"].as_u64().map(|ns| ns / 1_000_000), Some(1020));
+}
+
+#[test]
 fn a_failure_is_told_in_full_and_replays() {
     let folder = folder();
     let path = file(&folder, "fails.toml", FAILS);

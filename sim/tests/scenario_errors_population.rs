@@ -104,6 +104,7 @@ service = "rpc_test_{n}"
 #[test]
 fn a_lan_too_small_for_all() {
     assert_snapshot!(errors_with("[node.peer]\ncount = 300\nbehind = \"home\"\n"));
+    assert_snapshot!(errors_with("[node.peer]\ncount = 40000\n[node.guest]\ncount = 40000\n"));
 }
 
 #[test]
