@@ -79,6 +79,7 @@ enum Command {
     /// Prints the JSON schema of scenario files, by which editors complete and check them.
     ///
     /// A file whose first line is `#:schema scenario.schema.json` is checked by the schema beside it.
+    #[command(after_help = check::SCHEMA_HELP)]
     Schema,
     /// Runs a scenario with many seeds and values, on all cores.
     ///
@@ -131,6 +132,9 @@ struct RunArgs {
     /// Run everything twice and compare the events: exit code 3 where they differ
     #[arg(long)]
     twice: bool,
+    /// Tell what decided each expectation of a run that passed too, and when
+    #[arg(long, conflicts_with = "seeds")]
+    explain: bool,
     /// How many runs at once [default: one a core; on loopback always 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,

@@ -12,7 +12,7 @@ use grenache_sim::runner::{self, Keep, wall_now};
 use grenache_sim::sweep::pool::in_parallel;
 
 use super::files::{self, ScenarioFile};
-use super::results::Results;
+use super::results::{self, Results};
 use super::terminal::Terminal;
 use super::{Exit, OneSetting, RunArgs};
 
@@ -69,6 +69,9 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
             }
             if let Some(run) = next {
                 results.tell(terminal, &run);
+                if args.explain && run.passed() {
+                    results::tell(terminal, &run.explanation());
+                }
                 runs.push(run);
             }
         },

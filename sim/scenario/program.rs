@@ -32,13 +32,13 @@ pub(super) fn programs(problems: &mut Problems, file: &File, topology: &Topology
             .label("no [[program]] in this file");
     }
     check_ports(problems, file);
-    super::six::check_programs(problems, file, topology);
     let mut api_ports = BTreeMap::new();
     for program in &file.programs {
         if let ProgramTable::Grape(grape) = program.get_ref() {
             api_ports.entry(grape.node.get_ref().as_str()).or_insert(grape.api_port.get_ref().port());
         }
     }
+    super::six::check_programs(problems, file, topology);
     let mut reader = Reader { problems, topology, file, api_ports };
     file.programs
         .iter()

@@ -346,7 +346,8 @@ impl Unnamed {
         if let Some(other) = self.taken.get(&(network.clone(), address)) {
             let this = (who, span);
             // NATs come before nodes here, but not always in the file.
-            let (first, second) = if other.1.start < this.1.start { (other, &this) } else { (&this, other) };
+            let before = problems.order(&other.1) < problems.order(&this.1);
+            let (first, second) = if before { (other, &this) } else { (&this, other) };
             problems
                 .add(second.1.clone(), format!("{address} is used twice: by {} and by {}", first.0, second.0))
                 .label("used again")
@@ -401,6 +402,9 @@ impl Unnamed {
             }
             let help = match &network {
                 Some(nat) => format!("give `{nat}` a larger `lan`, such as \"10.0.0.0/8\", or write the address"),
+                None if pool == MANY_NODES || pool == MANY_NATS => {
+                    "make populations on the internet smaller, or put some of them behind NATs".to_owned()
+                }
                 None => "write its `address`".to_owned(),
             };
             problems

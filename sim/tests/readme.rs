@@ -20,12 +20,25 @@ fn its_scenario_passes() {
 }
 
 #[test]
+fn its_variant_passes() {
+    let (_, after) = README.split_once("```toml\nextends").expect("the README shows a variant");
+    let (text, _) = after.split_once("```").expect("the variant ends");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/README");
+    let text = format!("extends{text}");
+    let scenario = scenario::parse(&file.display().to_string(), &text).unwrap_or_else(|error| panic!("{error}"));
+    for seed in 0..3 {
+        let outcome = backend::run(&scenario, &RunOptions { seed, on: On::Sim }, |_| {}).expect("it runs");
+        assert_eq!(outcome.verdict, Verdict::Passed, "seed {seed}: {:?}", outcome.expectations);
+    }
+}
+
+#[test]
 fn it_names_every_file_that_is_shipped() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios");
     let folders = [folder.join("loopback"), folder];
     for entry in folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("the folder is there")) {
         let path = entry.expect("the folder can be read").path();
-        if path.is_dir() {
+        if path.extension().is_none_or(|extension| extension != "toml") {
             continue;
         }
         let name = path.file_stem().expect("files have names").to_string_lossy().into_owned();

@@ -127,7 +127,8 @@ impl Builder {
                 let keys = required.iter().filter(|key| *key != left_out);
                 keys.map(|key| (key.clone(), values::example(&self.definitions[name]["properties"][key]))).collect()
             };
-            let needed = |key: &str| toml::Table::try_from(example(key)).is_ok_and(|t| t.try_into::<T>().is_err());
+            let text = |left_out: &str| toml::to_string(&example(left_out)).unwrap_or_default();
+            let needed = |key: &str| toml::from_str::<T>(&text(key)).is_err();
             let required: Vec<Value> = required.iter().filter(|key| needed(key)).map(|key| json!(key)).collect();
             self.definitions[name]["required"] = json!(required);
         }
