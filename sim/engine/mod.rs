@@ -12,6 +12,7 @@
 //! | `network`, `udp`, `tcp` | what the stack on a host is given |
 //! | `world` | [`World`]: hosts, tasks, faults and the event stream, for whoever runs a simulation |
 //! | `shared` | the lock, the clock, the observers |
+//! | `capture` | what passes each side of each hop |
 //! | `packet`, `summary`, `seed` | what travels, in a line; where randomness comes from |
 //!
 //! A run is one thread, one tokio runtime with a paused clock, and one queue of events. The same topology, seed and
@@ -39,6 +40,7 @@
 //! assert_eq!(elapsed, Some(Duration::from_millis(6)));
 //! ```
 
+mod capture;
 mod driver;
 mod hop;
 mod host;
@@ -61,12 +63,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use packet::HostId;
-use shared::{Bell, Installed, Observer, Shared};
+use shared::{Bell, CaptureObserver, Installed, Observer, Shared};
 use state::{Engine, Event};
 
 use crate::event::Record;
 use crate::scenario::model::{Link, Name, Nat, Node};
 
+pub use capture::{Direction, Side, Sighting};
 pub use topology::SimError;
 pub use world::{Live, PartitionId, World};
 
@@ -77,6 +80,7 @@ const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub struct Sim {
     engine: Engine,
     observers: Vec<Observer>,
+    captures: Vec<CaptureObserver>,
 }
 
 impl Sim {
@@ -91,7 +95,7 @@ impl Sim {
         links: &BTreeMap<Name, Link>,
         nodes: &BTreeMap<Name, Node>,
     ) -> Result<Self, SimError> {
-        Ok(Self { engine: topology::build(seed, nats, links, nodes)?, observers: Vec::new() })
+        Ok(Self { engine: topology::build(seed, nats, links, nodes)?, observers: Vec::new(), captures: Vec::new() })
     }
 
     /// Lets `observer` see every event, in order, when it happens. What it does to the world follows what it sees.
@@ -99,6 +103,16 @@ impl Sim {
     pub fn observe(mut self, observer: impl FnMut(&Record) + 'static) -> Self {
         self.engine.observed = true;
         self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Lets `observer` see every packet at each side of each host and NAT that it passes, in order, and before the
+    /// events that tell what became of it there. Costs nothing where it is not called.
+    #[must_use]
+    pub fn capture(mut self, observer: impl FnMut(&Sighting) + 'static) -> Self {
+        self.engine.observed = true;
+        self.engine.watch.captured = true;
+        self.captures.push(Box::new(observer));
         self
     }
 
@@ -121,7 +135,7 @@ impl Sim {
         for id in 0..self.engine.hosts.len() {
             self.engine.start(0, HostId(u32::try_from(id).expect("hosts are numbered with 32 bits")));
         }
-        let _observers = Installed::new(self.observers);
+        let _observers = Installed::new(self.observers, self.captures);
         let shared = {
             let _context = runtime.enter();
             Arc::new(Shared::new(self.engine, bell))

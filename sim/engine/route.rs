@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
+use super::capture::Direction;
 use super::hop::{LinkState, Mapped, Note, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
@@ -90,6 +91,7 @@ impl Engine {
             };
             self.record(now_ns, at, event);
         }
+        self.sight_at_host(now_ns, host, Direction::Out, &packet);
         let own = self.host(host).address;
         if destination.ip().is_loopback() || *destination.ip() == own {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
@@ -105,7 +107,10 @@ impl Engine {
         match stop {
             Stop::Network(place) => self.in_network(now_ns, place, packet),
             Stop::Owner(Owner::Host(host)) => self.deliver(now_ns, host, packet),
-            Stop::Owner(Owner::Nat(nat)) => self.enter_lan(now_ns, nat, packet),
+            Stop::Owner(Owner::Nat(nat)) => {
+                self.sight_outside(now_ns, nat, Direction::In, &packet);
+                self.enter_lan(now_ns, nat, packet);
+            }
         }
     }
 
@@ -194,6 +199,7 @@ impl Engine {
     }
 
     fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+        self.sight_inside(now_ns, id, Direction::In, &packet);
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
         let fate = nat.state.outbound(now_ns, &mut packet, &mut nat.rng, notes);
@@ -204,6 +210,7 @@ impl Engine {
                 if hairpin {
                     self.enter_lan(now_ns, id, packet);
                 } else {
+                    self.sight_outside(now_ns, id, Direction::Out, &packet);
                     self.uplink(now_ns, Owner::Nat(id), packet);
                 }
             }
@@ -218,6 +225,7 @@ impl Engine {
         match fate {
             Ok(()) => {
                 self.translated(now_ns, id, &packet);
+                self.sight_inside(now_ns, id, Direction::Out, &packet);
                 self.in_network(now_ns, Place::Lan(id), packet);
             }
             Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
@@ -225,6 +233,7 @@ impl Engine {
     }
 
     fn deliver(&mut self, now_ns: u64, id: HostId, packet: Packet) {
+        self.sight_at_host(now_ns, id, Direction::In, &packet);
         let seed = self.seed;
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);

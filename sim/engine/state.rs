@@ -7,6 +7,7 @@ use std::task::Waker;
 
 use ipnet::Ipv4Net;
 
+use super::capture::Watch;
 use super::hop::{Mapped, NatState, Note};
 use super::host::Host;
 use super::packet::{HostId, Packet};
@@ -48,6 +49,8 @@ pub(crate) struct Engine {
     pub(crate) packets: u64,
     /// Whether anybody reads the records.
     pub(crate) observed: bool,
+    /// What is shown besides.
+    pub(crate) watch: Watch,
     /// What the observers have not seen yet.
     pub(crate) records: Vec<Record>,
     /// Whom to wake, once the clock says the time of what happened.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use super::capture::Watch;
 use super::hop::{LinkState, NatState};
 use super::host::Host;
 use super::packet::HostId;
@@ -89,6 +90,7 @@ pub(crate) fn build(
         partitions_made: 0,
         packets: 0,
         observed: false,
+        watch: Watch::default(),
         records: Vec::new(),
         wakers: Vec::new(),
         notes: Vec::new(),

@@ -5,6 +5,7 @@
 //! | [`Outcome`] | what a backend says that a run came to |
 //! | [`Run`] | a run as it is reported: its outcome, where from, how long it took |
 //! | [`EventLog`] | `events.jsonl`: each event of a run as a line of JSON |
+//! | [`Capture`] | `capture.pcapng`: each packet at each side that it passed |
 //! | [`Trail`] | the last events that matter, for the story of a failure |
 //! | [`JsonReport`] | the results of many runs, for programs |
 
@@ -12,11 +13,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+mod capture;
 mod events;
 mod json;
 mod run;
 mod trail;
 
+pub use capture::{Capture, MAX_HELD};
 pub use events::{Comparison, Difference, EventLog};
 pub use json::JsonReport;
 pub use run::{Run, RunResult, seconds};
