@@ -68,6 +68,11 @@ pub trait Spectator {
     fn wants_packets(&self) -> bool {
         false
     }
+
+    /// Whether samples are wanted among the events: see [`Record::is_sample`]. Asked once, before the run.
+    fn wants_samples(&self) -> bool {
+        false
+    }
 }
 
 /// Who watches only events.

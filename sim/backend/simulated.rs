@@ -45,6 +45,9 @@ pub(super) fn run(
         let spectator = spectator.clone();
         sim = sim.capture(move |sighting| spectator.borrow_mut().packet(sighting));
     }
+    if spectator.borrow().wants_samples() {
+        sim = sim.sample();
+    }
     let sim = sim.observe(move |record| {
         spectator.borrow_mut().event(record);
         watching.observe(record);

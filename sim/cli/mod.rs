@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use grenache_sim::backend::On;
 
 mod check;
+mod diagram;
 mod files;
 mod grape;
 mod grapes;
@@ -70,6 +71,11 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Runs a scenario file in the simulator and prints the run as a Mermaid sequence diagram.
+    ///
+    /// Hosts and NATs are its participants; requests, replies, punches, drops and faults its steps. What happens again is
+    /// counted where it happened first.
+    Diagram(diagram::DiagramArgs),
     /// Runs one Grape in the foreground, until SIGTERM or SIGINT.
     #[command(after_help = grape::AFTER_HELP)]
     Grape(grape::GrapeArgs),
@@ -100,13 +106,16 @@ struct RunArgs {
     /// A run for each of these seeds: A..B without B, A..=B with it
     #[arg(long, value_name = "A..B", allow_negative_numbers = true, conflicts_with = "seed")]
     seeds: Option<Seeds>,
-    /// Write each run's events to DIR/NAME-SEED/events.jsonl
+    /// Write each run's files to DIR/NAME-SEED: events.jsonl, report.html, and from the simulator capture.pcapng
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write the results to FILE (`-` is standard output, and what people read goes to standard error): an object with `runs`, each with file, name, seed, verdict, simulated_ns,
     /// wall_ns, expectations, replay
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results to FILE as JUnit's XML, for CI services: a suite a file, a case a run (`-` as with --json)
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// Run everything twice and compare the events: exit code 3 where they differ
     #[arg(long)]
     twice: bool,
@@ -206,6 +215,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Peer(command) => peer::peer(&mut terminal, &command),
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
+        Command::Diagram(args) => diagram::diagram(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
         Command::Grapes(args) => grapes::grapes(&mut terminal, &args),

@@ -5,10 +5,14 @@ use std::net::SocketAddr;
 use etherparse::{IpHeaders, IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, PacketBuilder, TcpHeader};
 
 use super::packet::{Body, HostId, Packet};
-use super::route::NatId;
+use super::route::{NatId, Owner};
 use super::state::Engine;
 use super::tcp::Segment;
+use crate::event::LabEvent;
 use crate::scenario::model::Name;
+
+/// How often a link's queue is sampled at most.
+const SAMPLE_INTERVAL_NS: u64 = 5_000_000;
 
 /// What packets set out with.
 const TIME_TO_LIVE: u8 = 64;
@@ -132,6 +136,8 @@ pub(crate) struct Watch {
     pub(crate) captured: bool,
     /// What those who capture have not seen yet.
     pub(crate) sightings: Vec<Sighting>,
+    /// Whether anybody wants samples of queues and connections.
+    pub(crate) sampled: bool,
 }
 
 impl Engine {
@@ -160,6 +166,23 @@ impl Engine {
             let side = Side::Outside(self.nat(nat).name.clone());
             self.sight(now_ns, side, direction, packet);
         }
+    }
+
+    /// Tells what waits in a link's queue, where it has a rate and it is time to tell.
+    pub(crate) fn sample_queue(&mut self, now_ns: u64, owner: Owner, up: bool) {
+        if !self.watch.sampled {
+            return;
+        }
+        let attachment = self.attachment(owner);
+        let line = if up { &mut attachment.up } else { &mut attachment.down };
+        let Some((bytes, wait_ns)) = line.state.queued(now_ns) else { return };
+        if line.sample_due_ns > now_ns {
+            return;
+        }
+        line.sample_due_ns = now_ns + SAMPLE_INTERVAL_NS;
+        let event = LabEvent::QueueSample { link: line.name.clone(), bytes, wait_ns };
+        let name = self.name(owner);
+        self.record(now_ns, Some(name), event);
     }
 
     fn sight(&mut self, at_ns: u64, side: Side, direction: Direction, packet: &Packet) {

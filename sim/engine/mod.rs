@@ -116,6 +116,13 @@ impl Sim {
         self
     }
 
+    /// Adds samples of queues and connections to the events: see [`Record::is_sample`]. Nothing else changes.
+    #[must_use]
+    pub fn sample(mut self) -> Self {
+        self.engine.watch.sampled = true;
+        self
+    }
+
     /// Runs `main` on the virtual clock until it returns, or until `limit` of simulated time (at most a year) has
     /// passed: then the result is `None`. Every node is up at the beginning. At the end every task is dropped.
     ///

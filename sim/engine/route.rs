@@ -52,6 +52,8 @@ pub(crate) struct Line {
     pub(crate) rng: grenache::net::Rng,
     /// `link dsl of laptop, up`.
     pub(crate) name: String,
+    /// When the next sample of its queue is due.
+    pub(crate) sample_due_ns: u64,
 }
 
 impl Attachment {
@@ -62,6 +64,7 @@ impl Attachment {
             state: LinkState::new(&super::topology::DEFAULT_LINK),
             rng: super::seed::stream(0, &[]),
             name: String::new(),
+            sample_due_ns: 0,
         };
         Self { place: Place::Internet, up: line(), down: line() }
     }
@@ -154,6 +157,7 @@ impl Engine {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
         let fate = attachment.up.state.on_packet(now_ns, packet.size(), &mut attachment.up.rng);
+        self.sample_queue(now_ns, from, true);
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, stop)),
             Err(rule) => {
@@ -166,6 +170,7 @@ impl Engine {
     fn downlink(&mut self, now_ns: u64, to: Owner, packet: Packet) {
         let attachment = self.attachment(to);
         let fate = attachment.down.state.on_packet(now_ns, packet.size(), &mut attachment.down.rng);
+        self.sample_queue(now_ns, to, false);
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, Stop::Owner(to))),
             Err(rule) => {

@@ -155,6 +155,7 @@ impl Builder<'_> {
                 None => format!("link of {name}, {direction}"),
                 Some(link) => format!("link {link} of {name}, {direction}"),
             },
+            sample_due_ns: 0,
         };
         Ok(Attachment { place, up: line("up"), down: line("down") })
     }

@@ -1,5 +1,5 @@
-use pcap_file::pcapng::PcapNgReader;
 use pcap_file::pcapng::Block;
+use pcap_file::pcapng::PcapNgReader;
 
 use super::*;
 use crate::backend::{self, On, RunOptions, Spectator};

@@ -1,0 +1,668 @@
+"use strict";
+// Draws the pictures of a run from the data in this page. Texts get into the document as text, never as markup.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const SVG = "http://www.w3.org/2000/svg";
+  const KINDS = [["utp", "µTP"], ["punch", "punches"], ["dht", "DHT"], ["tcp", "TCP"], ["other", "other"]];
+  const STEP = 250; // packets that are shown at first, and more at each click
+  const MAX_LANES = 16;
+  const FOLD = 10; // so many packets in a row between the same two are folded
+  const GUTTER = 62;
+  const ALL_SHOWN = 150; // up to so many packets, none is hidden at first
+
+  // ---- small helpers
+
+  const byId = (id) => document.getElementById(id);
+  const svg = (tag, attributes = {}, ...children) => {
+    const element = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  };
+  const html = (tag, className, ...children) => {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    element.append(...children);
+    return element;
+  };
+  const plural = (count, one) => `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
+  const seconds = (ns) => `${(ns / 1e9).toFixed(3)} s`;
+  const span = (ns) => (ns < 1e9 ? `${+(ns / 1e6).toPrecision(3)} ms` : `${+(ns / 1e9).toPrecision(4)} s`);
+  const cut = (text, room) => (text.length <= room ? text : room < 3 ? "" : text.slice(0, room - 1) + "…");
+  const laneName = (lane) => (lane === null || lane === undefined ? "?" : data.lanes[lane].name);
+  const bytes = (n) => (n < 1e4 ? `${Math.round(n)} B` : n < 1e6 ? `${+(n / 1e3).toPrecision(3)} kB` : `${+(n / 1e6).toPrecision(3)} MB`);
+
+  // ---- one tooltip for everything
+
+  const tip = byId("tip");
+  const place = (event) => {
+    const [width, height] = [tip.offsetWidth, tip.offsetHeight];
+    const left = Math.min(event.clientX + 14, innerWidth - width - 8);
+    const below = event.clientY + 18;
+    tip.style.left = `${Math.max(8, left)}px`;
+    tip.style.top = `${below + height > innerHeight ? Math.max(8, event.clientY - height - 12) : below}px`;
+  };
+  const explain = (element, lines) => {
+    const all = () => (typeof lines === "function" ? lines() : lines).filter(Boolean);
+    if (typeof lines !== "function") {
+      element.setAttribute("role", "img");
+      element.setAttribute("aria-label", all().join("; "));
+    }
+    element.addEventListener("pointerenter", (event) => {
+      tip.replaceChildren(...all().map((line, index) => html("p", index ? "" : "first", line)));
+      tip.hidden = false;
+      place(event);
+    });
+    element.addEventListener("pointermove", place);
+    element.addEventListener("pointerleave", () => (tip.hidden = true));
+    return element;
+  };
+
+  // ---- packets
+
+  const dropOf = (packet) => packet.end && packet.end[1].dropped;
+  const deliveredTo = (packet) => (packet.end && packet.end[1].delivered ? packet.end[1].delivered.lane : null);
+  const firstLane = (packet) => packet.way[0][1];
+  const lastLane = (packet) => deliveredTo(packet) ?? (dropOf(packet) ? dropOf(packet).lane : null) ?? packet.way[packet.way.length - 1][1];
+  const shortReason = (rule) => rule.split(":")[0];
+
+  /** What is in a packet, in a word or two. */
+  const label = (packet) => {
+    const words = packet.summary.split(" ");
+    const length = /\blen=(\d+)/.exec(packet.summary);
+    const payload = length && length[1] !== "0" ? ` ${length[1]} B` : "";
+    switch (packet.kind) {
+      case "utp": return words[1] + payload;
+      case "tcp": return "TCP " + words.slice(1).filter((word) => /^[A-Z]+$/.test(word)).join(" ") + payload;
+      case "dht": return words.slice(1).join(" ");
+      default: return packet.summary;
+    }
+  };
+
+  const story = (packet) => {
+    const lines = [`packet ${packet.id}: ${packet.summary}`, `${packet.size} bytes, ${packet.source} → ${packet.destination}`];
+    lines.push(`${seconds(packet.way[0][0])} sent by ${laneName(firstLane(packet))}`);
+    packet.way.slice(1).forEach(([at, lane], index) => {
+      const [source, destination] = packet.rewritten[index];
+      lines.push(`${seconds(at)} translated at ${laneName(lane)}: ${source} → ${destination}`);
+    });
+    if (!packet.end) lines.push("on its way when the run ended");
+    else if (dropOf(packet)) lines.push(`${seconds(packet.end[0])} dropped at ${dropOf(packet).hop}: ${dropOf(packet).rule}`);
+    else lines.push(`${seconds(packet.end[0])} delivered to ${laneName(deliveredTo(packet))}`);
+    return lines;
+  };
+
+  // ---- the sequence diagram
+
+  const few = data.packets.length <= ALL_SHOWN;
+  const state = {
+    kinds: new Set(KINDS.map(([kind]) => kind).filter((kind) => few || !["dht", "tcp"].includes(kind))),
+    drops: true,
+    events: true,
+    quiet: false,
+    pair: null,
+    limit: STEP,
+    open: new Set(),
+  };
+  // A run that is all DHT should not open on an empty picture.
+  if (!data.packets.some((packet) => state.kinds.has(packet.kind))) KINDS.forEach(([kind]) => state.kinds.add(kind));
+
+  const pairOf = (packet) => [firstLane(packet), lastLane(packet)].sort((a, b) => a - b).join("-");
+
+  /** The packets that the controls ask for; what is folded away as { folded: packets }. */
+  const select = () => {
+    const wanted = data.packets.filter(
+      (packet) => (state.kinds.has(packet.kind) || (state.drops && dropOf(packet))) && (state.pair === null || pairOf(packet) === state.pair),
+    );
+    const rows = [];
+    for (let i = 0; i < wanted.length; ) {
+      let j = i + 1;
+      const alike = (packet) => packet.kind === wanted[i].kind && pairOf(packet) === pairOf(wanted[i]) && !dropOf(packet);
+      if (!dropOf(wanted[i])) while (j < wanted.length && alike(wanted[j])) j++;
+      const run = wanted.slice(i, j);
+      if (run.length > FOLD && !state.open.has(run[0].id)) {
+        rows.push(...run.slice(0, 4), { folded: run.slice(4, -2), key: run[0].id }, ...run.slice(-2));
+      } else rows.push(...run);
+      i = j;
+    }
+    return { wanted, rows: rows.slice(0, state.limit), more: Math.max(0, rows.length - state.limit) };
+  };
+
+  /** Which lanes there is something for, from left to right; the busiest where there are too many. */
+  const chooseLanes = (packets, marks) => {
+    const touched = new Map();
+    const touch = (lane) => lane !== null && lane !== undefined && touched.set(lane, (touched.get(lane) ?? 0) + 1);
+    for (const packet of packets) {
+      packet.way.forEach(([, lane]) => touch(lane));
+      touch(lastLane(packet));
+    }
+    marks.forEach((mark) => touch(mark.lane));
+    const busiest = [...touched].sort((a, b) => b[1] - a[1] || a[0] - b[0]).slice(0, MAX_LANES);
+    return { lanes: busiest.map(([lane]) => lane).sort((a, b) => a - b), hidden: touched.size - busiest.length };
+  };
+
+  /** Times to heights: the order and the rough distances are kept, so that a millisecond and a minute can both be seen. */
+  const layOut = (moments) => {
+    moments.sort((a, b) => a.at - b.at || a.order - b.order);
+    const breaks = [];
+    const steps = [];
+    let [y, last, lastSend, lastMark] = [12, null, -99, -99];
+    const lastArrival = new Map();
+    for (const moment of moments) {
+      if (last !== null && moment.at > last) {
+        const apart = moment.at - last;
+        const before = y;
+        y += 3 + 9 * Math.log10(1 + (apart / 1e6) * 4);
+        if (apart >= 4e8) {
+          y += 22;
+          breaks.push({ y: (before + y) / 2, apart });
+        }
+      }
+      if (moment.kind === "send" || moment.kind === "fold") {
+        y = Math.max(y, lastSend + 16, lastMark + 14);
+        lastSend = y;
+      } else if (moment.kind === "arrive") {
+        y = Math.max(y, (lastArrival.get(moment.lane) ?? -99) + 6);
+        lastArrival.set(moment.lane, y);
+      } else {
+        y = Math.max(y, lastMark + 17, lastSend + 14);
+        lastMark = y;
+      }
+      moment.y = y;
+      steps.push([moment.at, y]);
+      last = moment.at;
+    }
+    /** The height of any time, before and after everything included. */
+    const yAt = (at) => {
+      let [low, high] = [0, steps.length];
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (steps[middle][0] < at) low = middle + 1;
+        else high = middle;
+      }
+      if (low === steps.length) return y + 14;
+      if (low === 0 || steps[low][0] === at) return steps[low][1];
+      const [[t0, y0], [t1, y1]] = [steps[low - 1], steps[low]];
+      return y0 + ((y1 - y0) * (at - t0)) / (t1 - t0);
+    };
+    return { height: y + 28, breaks, yAt };
+  };
+
+  const drawSequence = () => {
+    const section = byId("sequence");
+    if (!data.packets.length && !data.marks.length) return;
+    section.hidden = false;
+    const { wanted, rows, more } = select();
+    const shownPackets = rows.filter((row) => !row.folded);
+    const until = more ? rows[rows.length - 1].way?.[0][0] ?? Infinity : Infinity;
+    const marks = data.marks.filter((mark) => mark.at <= until && (mark.tone === "quiet" ? state.quiet : state.events));
+    const { lanes, hidden } = chooseLanes(shownPackets, marks.filter((mark) => state.pair === null || state.pair.split("-").includes(String(mark.lane))));
+    const scroll = section.querySelector(".scroll");
+    const width = Math.max(scroll.clientWidth - 2, GUTTER + lanes.length * 116);
+    const laneWidth = (width - GUTTER) / Math.max(1, lanes.length);
+    const column = new Map(lanes.map((lane, index) => [lane, GUTTER + (index + 0.5) * laneWidth]));
+    const x = (lane) => column.get(lane);
+    const visible = (packet) => packet.way.every(([, lane]) => column.has(lane)) && (lastLane(packet) === null || column.has(lastLane(packet)));
+
+    const moments = [];
+    const rowsDrawn = [];
+    for (const row of rows) {
+      if (row.folded) {
+        const moment = { at: row.folded[0].way[0][0], order: 3, kind: "fold" };
+        moments.push(moment);
+        rowsDrawn.push({ row, moment });
+        continue;
+      }
+      if (!visible(row)) continue;
+      const own = row.way.map(([at, lane], index) => ({ at, lane, order: index ? 1 : 3, kind: index ? "arrive" : "send" }));
+      if (row.end) own.push({ at: row.end[0], lane: lastLane(row), order: 1, kind: "arrive" });
+      moments.push(...own);
+      rowsDrawn.push({ row, own });
+    }
+    const drawnMarks = marks
+      .filter((mark) => mark.lane === null || column.has(mark.lane))
+      .map((mark) => ({ mark, moment: { at: mark.at, lane: mark.lane, order: 2, kind: "mark" } }));
+    moments.push(...drawnMarks.map(({ moment }) => moment));
+    const faults = data.faults
+      .filter((fault) => fault.from <= until)
+      .map((fault) => {
+        const from = { at: fault.from, order: 0, kind: "mark" };
+        const to = fault.to !== null && fault.to <= until ? { at: fault.to, order: 0, kind: "arrive", lane: null } : null;
+        moments.push(from, ...(to ? [to] : []));
+        return { fault, from, to };
+      });
+    const { height, breaks, yAt } = layOut(moments);
+
+    const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
+    const layer = (name) => {
+      const group = svg("g", { class: name });
+      picture.append(group);
+      return group;
+    };
+    const [bands, lines, bars, arrows, labels, events] = ["bands", "lanes", "bars", "arrows", "labels", "events"].map(layer);
+
+    for (const { fault, from, to } of faults) {
+      const bottom = to ? to.y : height;
+      const band = svg("g", { class: "fault" });
+      band.append(svg("rect", { x: GUTTER - 6, y: from.y, width: width - GUTTER + 6, height: Math.max(3, bottom - from.y) }));
+      events.append(svg("text", { x: GUTTER, y: from.y + 11, class: "fault-text" }, `✂ ${cut(fault.text, (width - GUTTER) / 6.2)}`));
+      bands.append(explain(band, [fault.text, `from ${seconds(fault.from)}${fault.to === null ? "" : ` to ${seconds(fault.to)}`}`]));
+    }
+    for (const { y, apart } of breaks) {
+      bands.append(svg("line", { x1: GUTTER, x2: width, y1: y, y2: y, class: "break" }));
+      bands.append(svg("text", { x: GUTTER - 6, y: y + 3.5, class: "break-text" }, `⋯ ${span(apart)}`));
+    }
+
+    // Who is down has no line.
+    for (const lane of lanes) {
+      let from = 0;
+      const line = (to, down) => lines.append(svg("line", { x1: x(lane), x2: x(lane), y1: from, y2: to, class: down ? "down" : data.lanes[lane].kind }));
+      for (const mark of data.marks.filter((mark) => mark.lane === lane && ["crashed", "up again"].includes(mark.text))) {
+        const y = yAt(mark.at);
+        line(y, mark.text === "up again");
+        from = y;
+      }
+      const crashed = data.marks.filter((mark) => mark.lane === lane && ["crashed", "up again"].includes(mark.text)).pop();
+      line(height, crashed?.text === "crashed");
+    }
+    drawBars(bars, column, yAt, height);
+
+    let lastTime = -99;
+    for (const moment of moments) {
+      if (moment.kind !== "arrive" && moment.y > lastTime + 15) {
+        lines.append(svg("text", { x: GUTTER - 6, y: moment.y + 3.5, class: "time" }, seconds(moment.at)));
+        lastTime = moment.y;
+      }
+    }
+    for (const { row, own, moment } of rowsDrawn) {
+      if (row.folded) drawFold(events, row, moment.y, width);
+      else drawPacket(arrows, labels, row, own, x, laneWidth);
+    }
+    for (const { mark, moment } of drawnMarks) drawMark(events, mark, moment.y, x, laneWidth, width);
+
+    const head = svg("svg", { width, height: 46, viewBox: `0 0 ${width} 46` });
+    for (const lane of lanes) {
+      const { name, kind, address } = data.lanes[lane];
+      const box = svg("g", { class: `lane-head ${kind}` });
+      const boxWidth = Math.min(laneWidth - 8, 150);
+      box.append(svg("rect", { x: x(lane) - boxWidth / 2, y: 4, width: boxWidth, height: 37, rx: kind === "nat" ? 0 : 8 }));
+      box.append(svg("text", { x: x(lane), y: 20, class: "name" }, cut(name, boxWidth / 7)));
+      box.append(svg("text", { x: x(lane), y: 34, class: "address" }, cut(kind === "nat" ? `NAT ${address}` : address, boxWidth / 5.6)));
+      const { behind } = data.lanes[lane];
+      head.append(explain(box, [`${kind === "nat" ? "NAT" : "host"} ${name}`, address, behind === null ? "on the internet" : `behind ${laneName(behind)}`]));
+    }
+    section.querySelector(".head").replaceChildren(head);
+    section.querySelector(".body").replaceChildren(picture);
+    note(section, { wanted, rows, more, hidden, drawn: rowsDrawn });
+  };
+
+  const drawBars = (bars, column, yAt, height) => {
+    const slots = new Map();
+    for (const mapping of data.mappings) {
+      if (!column.has(mapping.lane)) continue;
+      const top = yAt(mapping.from);
+      const bottom = mapping.to === null ? height : yAt(mapping.to);
+      const taken = slots.get(mapping.lane) ?? [];
+      let slot = taken.findIndex((until) => until <= top);
+      if (slot < 0) slot = taken.length;
+      if (slot > 7) continue;
+      taken[slot] = bottom;
+      slots.set(mapping.lane, taken);
+      const bar = svg("rect", { x: column.get(mapping.lane) + 4 + slot * 5, y: top, width: 3, height: Math.max(3, bottom - top), rx: 1.5, class: `mapping ${mapping.protocol}` });
+      bars.append(explain(bar, mappingStory(mapping)));
+    }
+  };
+
+  const mappingStory = (mapping) => [
+    `${mapping.protocol.toUpperCase()} mapping at ${laneName(mapping.lane)}: ${mapping.internal} ↔ ${mapping.external}`,
+    mapping.remote && `only for ${mapping.remote}`,
+    `made at ${seconds(mapping.from)}`,
+    mapping.to === null ? "still there at the end" : `ended at ${seconds(mapping.to)}: ${mapping.reason}`,
+  ];
+
+  const head = (x, y, angle) => {
+    const at = (distance, turn) => `${x + distance * Math.cos(angle + turn)},${y + distance * Math.sin(angle + turn)}`;
+    return svg("polygon", { points: `${x},${y} ${at(-7, 0.42)} ${at(-7, -0.42)}` });
+  };
+
+  const drawPacket = (arrows, labels, packet, own, x, laneWidth) => {
+    const drop = dropOf(packet);
+    const group = svg("g", { class: `packet ${packet.kind}${drop ? " dropped" : ""}${packet.end ? "" : " open"}` });
+    const [start] = own;
+    let points = own.map((moment) => [moment.lane === null || moment.lane === undefined ? null : x(moment.lane), Math.max(moment.y, start.y)]);
+    if (drop) {
+      const from = points[points.length - 2];
+      const to = points[points.length - 1];
+      if (to[0] === null) to[0] = from[0] + laneWidth * 0.4;
+      else if (drop.lost) {
+        const share = drop.hop.endsWith(", down") ? 0.8 : 0.5;
+        to[0] = from[0] + (to[0] - from[0]) * share;
+      }
+    }
+    if (!packet.end) points.push([points[points.length - 1][0] + 22, points[points.length - 1][1] + 8]);
+    for (let i = 1; i < points.length; i++) {
+      const [[x1, y1], [x2, y2]] = [points[i - 1], points[i]];
+      const last = i === points.length - 1;
+      if (Math.abs(x2 - x1) < 2) {
+        const out = 30;
+        const y = Math.max(y2, y1 + 7);
+        group.append(svg("path", { d: `M${x1} ${y1} h${out} V${y} h${-out}` }));
+        if (last && !drop && packet.end) group.append(head(x2, y, Math.PI));
+        points[i] = [x2, y];
+        continue;
+      }
+      group.append(svg("line", { x1, y1, x2, y2 }));
+      if (!last) group.append(svg("circle", { cx: x2, cy: y2, r: 2.4 }));
+      else if (!drop && packet.end) group.append(head(x2, y2, Math.atan2(y2 - y1, x2 - x1)));
+    }
+    const [[x1, y1], [x2, y2]] = points;
+    const itself = Math.abs(x2 - x1) < 2;
+    const room = itself ? laneWidth - 40 : Math.abs(x2 - x1) - 12;
+    const words = cut(label(packet), Math.floor(room / 5.9));
+    const text = svg("text", itself ? { x: x1 + 34, y: (y1 + y2) / 2 + 5, class: `start ${packet.kind}` } : { x: (x1 + x2) / 2, y: (y1 + y2) / 2 - 3, class: packet.kind }, words);
+    labels.append(text);
+    if (drop) {
+      const [xe, ye] = points[points.length - 1];
+      group.append(svg("path", { class: "cross", d: `M${xe - 4.5} ${ye - 4.5} l9 9 m0 -9 l-9 9` }));
+      const right = xe >= points[points.length - 2][0];
+      const reason = svg("text", { x: xe + (right ? 8 : -8), y: ye + 10, class: `reason ${right ? "start" : "end"}` }, cut(shortReason(drop.rule), 30));
+      labels.append(explain(reason, story(packet)));
+    }
+    group.prepend(svg("polyline", { class: "hit", points: points.map((point) => point.join(",")).join(" ") }));
+    group.addEventListener("click", () => {
+      state.pair = state.pair === null ? pairOf(packet) : null;
+      tip.hidden = true;
+      drawSequence();
+    });
+    arrows.append(explain(group, story(packet)));
+  };
+
+  const drawFold = (events, row, y, width) => {
+    const { folded } = row;
+    const [a, b] = pairOf(folded[0]).split("-").map(Number);
+    const between = a === b ? `${laneName(a)} to itself` : `${laneName(a)} and ${laneName(b)}`;
+    const kind = KINDS.find(([name]) => name === folded[0].kind)[1];
+    const total = folded.reduce((sum, packet) => sum + packet.size, 0);
+    const took = folded[folded.length - 1].way[0][0] - folded[0].way[0][0];
+    const text = `${folded.length} more ${kind} packets between ${between}, ${bytes(total)} in ${span(took)} — show`;
+    const group = svg("g", { class: "fold", tabindex: 0 });
+    group.append(svg("rect", { x: GUTTER, y: y - 8, width: width - GUTTER - 8, height: 16, rx: 8 }));
+    group.append(svg("text", { x: GUTTER + (width - GUTTER) / 2, y: y + 3.5 }, cut(text, (width - GUTTER) / 6)));
+    const open = () => {
+      state.open.add(row.key);
+      state.limit += folded.length;
+      drawSequence();
+    };
+    group.addEventListener("click", open);
+    group.addEventListener("keydown", (event) => event.key === "Enter" && open());
+    events.append(group);
+  };
+
+  const drawMark = (events, mark, y, x, laneWidth, width) => {
+    const group = svg("g", { class: `mark ${mark.tone}` });
+    if (mark.lane === null) {
+      group.append(svg("line", { x1: GUTTER, x2: width, y1: y, y2: y }));
+      const sign = mark.tone === "good" ? "✓ " : mark.tone === "bad" ? "✕ " : "";
+      group.append(svg("text", { x: width - 8, y: y - 4, class: "end" }, sign + cut(mark.text, (width - GUTTER) / 6.2)));
+    } else {
+      const cx = x(mark.lane);
+      group.append(svg("circle", { cx, cy: y, r: 4 }));
+      const right = cx + laneWidth * 1.2 < width || cx < width / 2;
+      const room = right ? width - cx - 14 : cx - GUTTER - 14;
+      group.append(svg("text", { x: cx + (right ? 9 : -9), y: y + 3.5, class: right ? "start" : "end" }, cut(mark.text, Math.min(46, Math.floor(room / 6)))));
+    }
+    events.append(explain(group, [mark.text, `${seconds(mark.at)}${mark.lane === null ? "" : ` at ${laneName(mark.lane)}`}`]));
+  };
+
+  /** Says what is shown and what is not. */
+  const note = (section, { wanted, rows, more, hidden, drawn }) => {
+    const shown = drawn.filter(({ row }) => !row.folded).length;
+    const folded = rows.reduce((sum, row) => sum + (row.folded ? row.folded.length : 0), 0);
+    const parts = [`${shown.toLocaleString("en")} of ${plural(data.counts.sent, "packet")} drawn`];
+    if (folded) parts.push(`${folded.toLocaleString("en")} folded`);
+    if (data.packets.length > wanted.length) parts.push(`${(data.packets.length - wanted.length).toLocaleString("en")} filtered out`);
+    if (hidden) parts.push(`${plural(hidden, "quieter lane")} left out`);
+    if (data.counts.sent > data.packets.length) {
+      parts.push(`this file keeps ${data.packets.length.toLocaleString("en")}: the first, the last, and drops between`);
+    }
+    if (data.left_out.marks) parts.push(`${plural(data.left_out.marks, "later event")} not kept`);
+    section.querySelector(".note").textContent = parts.join(" · ") + ". Time runs down, not to scale; a dot is a translation, bars beside a NAT are its mappings.";
+    const foot = section.querySelector(".more");
+    foot.replaceChildren();
+    if (more) {
+      const button = html("button", "", `Show ${Math.min(more, STEP)} of ${more.toLocaleString("en")} more`);
+      button.addEventListener("click", () => {
+        state.limit += STEP;
+        drawSequence();
+      });
+      foot.append(button);
+    }
+    const flow = section.querySelector(".flow");
+    flow.replaceChildren();
+    if (state.pair !== null) {
+      const [a, b] = state.pair.split("-").map(Number);
+      const button = html("button", "chip on", a === b ? `only ${laneName(a)} itself ✕` : `only ${laneName(a)} ↔ ${laneName(b)} ✕`);
+      button.addEventListener("click", () => {
+        state.pair = null;
+        drawSequence();
+      });
+      flow.append(button);
+    }
+  };
+
+  const drawControls = () => {
+    const chips = byId("sequence").querySelector(".chips");
+    const chip = (className, text, on, toggle) => {
+      const button = html("button", `chip ${className}`, text);
+      const show = () => {
+        button.classList.toggle("on", on());
+        button.setAttribute("aria-pressed", on());
+      };
+      button.addEventListener("click", () => {
+        toggle();
+        state.limit = STEP;
+        show();
+        drawSequence();
+      });
+      show();
+      chips.append(button);
+    };
+    for (const [kind, name] of KINDS) {
+      const count = data.packets.filter((packet) => packet.kind === kind).length;
+      if (!count) continue;
+      const toggle = () => (state.kinds.has(kind) ? state.kinds.delete(kind) : state.kinds.add(kind));
+      chip(kind, `${name} ${count.toLocaleString("en")}`, () => state.kinds.has(kind), toggle);
+    }
+    const drops = data.packets.filter(dropOf).length;
+    if (drops) chip("drops", `✕ drops ${drops.toLocaleString("en")}`, () => state.drops, () => (state.drops = !state.drops));
+    chip("events", "events", () => state.events, () => (state.events = !state.events));
+    chip("quiet", "housekeeping", () => state.quiet, () => (state.quiet = !state.quiet));
+  };
+
+  // ---- over time
+
+  const end = Math.max(data.end, 1);
+
+  /** Round times, at most so many. */
+  const ticks = (most, until) => {
+    const rough = until / Math.max(1, most);
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = [1, 2, 5, 10].map((factor) => factor * power).find((step) => until / step <= most) ?? 10 * power;
+    const all = [];
+    for (let at = 0; at <= until * 1.0001; at += step) all.push(at);
+    return all;
+  };
+
+  const figure = (title, legend) => {
+    const box = html("figure", "", html("figcaption", "", html("b", "", title)));
+    if (legend) box.firstChild.append(legend);
+    byId("timeline").querySelector(".charts").append(box);
+    byId("timeline").hidden = false;
+    return box;
+  };
+
+  const frame = (width, height, left) => {
+    const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}` });
+    const x = (at) => left + ((width - left - 8) * at) / end;
+    for (const fault of data.faults) {
+      const to = fault.to ?? end;
+      const band = svg("rect", { x: x(fault.from), y: 0, width: Math.max(2, x(to) - x(fault.from)), height: height - 18, class: "fault-band" });
+      picture.append(explain(band, [fault.text, `${seconds(fault.from)}${fault.to === null ? " on" : ` to ${seconds(fault.to)}`}`]));
+    }
+    for (const at of ticks(Math.max(2, Math.floor(width / 110)), end)) {
+      picture.append(svg("line", { x1: x(at), x2: x(at), y1: 0, y2: height - 18, class: "grid" }));
+      picture.append(svg("text", { x: x(at), y: height - 5, class: x(at) > width - 30 ? "tick end" : at ? "tick" : "tick start" }, at ? span(at) : "0"));
+    }
+    return { picture, x };
+  };
+
+  const ROW = 22;
+  /** Bars in rows, each with its text beside or in it. */
+  const drawRows = (title, rows, most, what) => {
+    if (!rows.length) return;
+    const box = figure(title, rows.length > most ? html("span", "rest", `${rows.length - most} more ${what} not drawn`) : null);
+    const width = box.clientWidth;
+    const shown = rows.slice(0, most);
+    const { picture, x } = frame(width, shown.length * ROW + 22, 8);
+    shown.forEach((row, index) => {
+      const y = index * ROW + 3;
+      const [from, to] = [x(row.from), Math.max(x(row.from) + 3, x(row.to))];
+      const group = svg("g", { class: `row ${row.className}` });
+      if (row.point) group.append(svg("circle", { cx: from, cy: y + 8, r: 5 }));
+      else group.append(svg("rect", { x: from, y, width: to - from, height: 16, rx: 4 }));
+      const words = row.text.length * 6.1;
+      const inside = !row.point && to - from > words + 12;
+      const right = (row.point ? from + 5 : to) + words + 8 < width;
+      const at = inside ? from + 7 : right ? (row.point ? from + 10 : to + 6) : Math.max(4, row.point ? from - 10 : from - 6);
+      const anchor = inside || right ? "start" : from - words > 0 ? "end" : "start";
+      const place = anchor === "start" && !inside && !right ? 4 : at;
+      group.append(svg("text", { x: place, y: y + 12, class: `${anchor}${inside ? " inside" : ""}` }, cut(row.text, Math.floor((width - 8) / 6.1))));
+      picture.append(explain(group, row.story));
+    });
+    box.append(picture);
+  };
+
+  const drawCurves = (title, curves, format, note) => {
+    const used = curves.filter((curve) => curve.points.length);
+    if (!used.length) return;
+    const shown = used.slice(0, 6);
+    const legend = html("span", "legend");
+    shown.forEach((curve, index) => legend.append(html("span", `s${index}`, curve.name)));
+    if (used.length > shown.length) legend.append(html("span", "rest", `${used.length - shown.length} more not drawn`));
+    if (note) legend.append(html("span", "rest", note));
+    const box = figure(title, legend);
+    const [width, height, left] = [box.clientWidth, 150, 56];
+    const { picture, x } = frame(width, height, left);
+    const top = Math.max(...shown.flatMap((curve) => curve.points.map((point) => point[1])), 1e-9);
+    const scale = ticks(3, top * 1.05);
+    const y = (value) => height - 20 - ((height - 30) * value) / (top * 1.08);
+    for (const value of scale) {
+      picture.append(svg("line", { x1: left, x2: width - 8, y1: y(value), y2: y(value), class: "grid" }));
+      picture.append(svg("text", { x: left - 6, y: y(value) + 3.5, class: "tick end" }, format(value)));
+    }
+    shown.forEach((curve, index) => {
+      const steps = curve.points.map(([at, value], number) => {
+        const point = `${x(at).toFixed(1)} ${y(value).toFixed(1)}`;
+        return number === 0 ? `M${point}` : curve.stairs ? `H${x(at).toFixed(1)} V${y(value).toFixed(1)}` : `L${point}`;
+      });
+      if (curve.area) {
+        const [first, last] = [curve.points[0], curve.points[curve.points.length - 1]];
+        picture.append(svg("path", { d: `${steps.join(" ")} L${x(last[0])} ${y(0)} L${x(first[0])} ${y(0)} Z`, class: `area s${index}` }));
+      }
+      picture.append(svg("path", { d: steps.join(" "), class: `curve s${index}${curve.dashed ? " dashed" : ""}` }));
+      if (curve.points.length < 40 && !curve.stairs) {
+        curve.points.forEach(([at, value]) => picture.append(svg("circle", { cx: x(at), cy: y(value), r: 2.2, class: `dot s${index}` })));
+      }
+    });
+    const cursor = svg("line", { y1: 0, y2: height - 18, class: "cursor", visibility: "hidden" });
+    const surface = svg("rect", { x: left, y: 0, width: Math.max(1, width - left - 8), height: height - 18, class: "surface" });
+    let at = 0;
+    surface.addEventListener("pointermove", (event) => {
+      const place = event.clientX - picture.getBoundingClientRect().left;
+      at = Math.max(0, Math.min(end, ((place - left) / (width - left - 8)) * end));
+      cursor.setAttribute("x1", x(at));
+      cursor.setAttribute("x2", x(at));
+      cursor.setAttribute("visibility", "visible");
+      tip.replaceChildren(...readings().map((line, index) => html("p", index ? "" : "first", line)));
+    });
+    surface.addEventListener("pointerleave", () => cursor.setAttribute("visibility", "hidden"));
+    const readings = () => [seconds(at), ...shown.map((curve) => {
+      const before = curve.points.filter((point) => point[0] <= at).pop();
+      return before ? `${curve.name}: ${format(before[1])}` : "";
+    })].filter(Boolean);
+    picture.append(cursor, explain(surface, readings));
+    box.append(picture);
+  };
+
+  const peerName = (peer) => {
+    const address = peer.replace(/:\d+$/, "").replace(/^\[|\]$/g, "");
+    const lane = data.lanes.find((lane) => lane.address === address && lane.behind === null);
+    return lane ? `${lane.name}${peer.slice(peer.lastIndexOf(":"))}` : peer;
+  };
+
+  const drawTimeline = () => {
+    byId("timeline").querySelector(".charts").replaceChildren();
+    drawRows("Expectations and faults", [
+      ...data.faults.map((fault) => ({ from: fault.from, to: fault.to ?? end, className: "fault", text: fault.text, story: [fault.text, `${seconds(fault.from)}${fault.to === null ? " on" : ` to ${seconds(fault.to)}`}`] })),
+      ...data.expectations.map((one) => ({ from: one.at, to: one.at, point: true, className: one.met ? "good" : "bad", text: one.text, story: [one.text, `${one.met ? "met" : "not met"}: decided at ${seconds(one.at)}`] })),
+    ], 24, "rows");
+    drawRows("NAT mappings", [...data.mappings]
+      .sort((a, b) => a.lane - b.lane || a.from - b.from)
+      .map((mapping) => ({ from: mapping.from, to: mapping.to ?? end, className: `mapping ${mapping.protocol}${mapping.to === null ? " lives" : ""}`, text: `${laneName(mapping.lane)}: ${mapping.internal} ↔ ${mapping.external}${mapping.remote ? ` for ${mapping.remote}` : ""}`, story: mappingStory(mapping) })),
+    24, "mappings");
+    const perSecond = (n) => n * (1e9 / data.bin);
+    drawCurves("Goodput", data.goodput
+      .map((flow) => ({ flow, total: flow.bytes.reduce((sum, n) => sum + n, 0) }))
+      .sort((a, b) => b.total - a.total)
+      .map(({ flow, total }) => ({
+        name: `${laneName(flow.from)} → ${laneName(flow.to)}, ${bytes(total)}`,
+        stairs: true,
+        area: true,
+        points: [...flow.bytes.map((n, index) => [index * data.bin, perSecond(n)]), [Math.min(end, flow.bytes.length * data.bin), 0]],
+      })), (n) => `${bytes(n)}/s`, `streams' bytes that arrived for the first time, in steps of ${span(data.bin)}`);
+    const connections = [...data.connections].sort((a, b) => b.points.length - a.points.length);
+    const named = (curve) => `${laneName(curve.lane)} → ${peerName(curve.name)}`;
+    drawCurves("Congestion window", connections.map((curve) => ({ name: named(curve), points: curve.points.map(([at, window]) => [at, window]) })), bytes);
+    drawCurves("Bytes in flight", connections.map((curve) => ({ name: named(curve), stairs: true, points: curve.points.map(([at, , flight]) => [at, flight]) })), bytes);
+    drawCurves("Round-trip time", connections.map((curve) => ({ name: named(curve), points: curve.points.filter((point) => point[3] > 0).map((point) => [point[0], point[3] / 1e3]) })), (n) => `${+n.toPrecision(3)} ms`, "smoothed");
+    drawCurves("Queues", [...data.queues].sort((a, b) => b.points.length - a.points.length).map((curve) => ({ name: curve.name, area: true, points: drained(curve.points) })), bytes);
+  };
+
+  /** A queue is empty once what was in it is on the line, unless something came before. */
+  const drained = (points) => points.flatMap(([at, waiting, wait], index) => {
+    const empty = at + wait;
+    const next = points[index + 1];
+    return next && next[0] <= empty ? [[at, waiting]] : [[at, waiting], [Math.min(empty, end), 0], ...(next ? [[next[0], 0]] : [])];
+  });
+
+  // ---- mappings as a table
+
+  const drawMappings = () => {
+    if (!data.mappings.length) return;
+    const section = byId("mappings");
+    section.hidden = false;
+    const row = (tag, cells) => html("tr", "", ...cells.map((cell) => html(tag, "", cell)));
+    const shown = data.mappings.slice(0, 200);
+    const rows = shown.map((mapping) => row("td", [
+      laneName(mapping.lane), mapping.protocol.toUpperCase(), mapping.internal, mapping.external, mapping.remote ?? "all", seconds(mapping.from),
+      mapping.to === null ? "—" : seconds(mapping.to), mapping.reason ?? "still there",
+    ]));
+    const table = html("table", "", html("thead", "", row("th", ["NAT", "", "inside", "outside", "for", "from", "to", "end"])), html("tbody", "", ...rows));
+    section.querySelector(".table").replaceChildren(table);
+    const rest = data.mappings.length + data.left_out.mappings - shown.length;
+    if (rest) section.append(html("p", "note", `${plural(rest, "more mapping")} in events.jsonl.`));
+  };
+
+  drawControls();
+  drawMappings();
+  let width = 0;
+  const redraw = () => {
+    if (width === document.documentElement.clientWidth) return;
+    width = document.documentElement.clientWidth;
+    drawSequence();
+    drawTimeline();
+  };
+  redraw();
+  addEventListener("resize", () => requestAnimationFrame(redraw));
+  document.documentElement.dataset.drawn = "yes";
+})();

@@ -1,0 +1,109 @@
+//! Who has a lane, and in which order: who is behind a NAT stands beside it, and what is public in the middle.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use crate::scenario::Scenario;
+use crate::scenario::model::Name;
+
+/// The lanes, from left to right.
+#[derive(Debug, Clone)]
+pub struct Lanes {
+    lanes: Vec<Lane>,
+    by_name: BTreeMap<Name, usize>,
+    /// By the NAT that it is behind, and its address there.
+    by_address: BTreeMap<(Option<usize>, IpAddr), usize>,
+}
+
+/// A host or a NAT.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lane {
+    /// Its name in the file.
+    pub name: Name,
+    /// What it is.
+    pub kind: LaneKind,
+    /// Its address: a NAT's outer one.
+    pub address: IpAddr,
+    /// The NAT that it is behind.
+    pub behind: Option<usize>,
+}
+
+/// What has a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LaneKind {
+    /// A host.
+    Host,
+    /// A NAT.
+    Nat,
+}
+
+impl Lanes {
+    /// The lanes of a scenario.
+    pub fn new(scenario: &Scenario) -> Self {
+        let mut order = Vec::new();
+        let outermost: Vec<&Name> =
+            scenario.nats.iter().filter(|(_, nat)| nat.behind.is_none()).map(|(name, _)| name).collect();
+        // The first half of the NATs is on the left, with whom they hide on their left; the rest the other way around.
+        let (left, right) = outermost.split_at(outermost.len().div_ceil(2));
+        for nat in left {
+            let mut group = Vec::new();
+            add_group(scenario, nat, &mut group);
+            group.reverse();
+            order.extend(group);
+        }
+        order.extend(scenario.nodes.iter().filter(|(_, node)| node.behind.is_none()).map(|(name, _)| name.clone()));
+        for nat in right {
+            add_group(scenario, nat, &mut order);
+        }
+        let by_name: BTreeMap<Name, usize> = order.iter().cloned().zip(0..).collect();
+        let lanes: Vec<Lane> = order
+            .into_iter()
+            .map(|name| {
+                let index = |nat: &Name| by_name.get(nat).copied();
+                match (scenario.nodes.get(&name), scenario.nats.get(&name)) {
+                    (Some(node), _) => {
+                        let behind = node.behind.as_ref().and_then(index);
+                        Lane { name, kind: LaneKind::Host, address: IpAddr::from(node.address), behind }
+                    }
+                    (None, Some(nat)) => {
+                        let behind = nat.behind.as_ref().and_then(index);
+                        Lane { name, kind: LaneKind::Nat, address: IpAddr::from(nat.address), behind }
+                    }
+                    (None, None) => unreachable!("names are of nodes and NATs"),
+                }
+            })
+            .collect();
+        let by_address = lanes.iter().zip(0..).map(|(lane, index)| ((lane.behind, lane.address), index)).collect();
+        Self { lanes, by_name, by_address }
+    }
+
+    /// The lanes, from left to right.
+    pub fn all(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    /// A host's or NAT's lane.
+    pub fn index(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    /// Who a packet at this lane goes to next on its way to an address: who has it in the same network, else the NAT
+    /// that leads out of it.
+    pub fn toward(&self, lane: usize, address: IpAddr) -> Option<usize> {
+        let behind = self.lanes.get(lane)?.behind;
+        self.by_address.get(&(behind, address)).copied().or(behind)
+    }
+}
+
+/// A NAT, and then whom it hides.
+fn add_group(scenario: &Scenario, nat: &Name, order: &mut Vec<Name>) {
+    order.push(nat.clone());
+    for (inner, _) in scenario.nats.iter().filter(|(_, inner)| inner.behind.as_ref() == Some(nat)) {
+        add_group(scenario, inner, order);
+    }
+    let hosts = scenario.nodes.iter().filter(|(_, node)| node.behind.as_ref() == Some(nat));
+    order.extend(hosts.map(|(name, _)| name.clone()));
+}
