@@ -168,3 +168,108 @@ fn tshark_shows_each_side_and_each_fate() {
         assert_eq!(row[3], event["size"].to_string(), "packet {packet}");
     }
 }
+
+// ---- Chromium
+
+/// Opens a page as a person would, and gives what its document has come to, and what was asked of the network.
+fn open(page: &Path) -> (String, Vec<String>) {
+    let folder = folder();
+    let log = folder.path().join("net.json");
+    let output = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        .args(["--disable-component-update", "--disable-extensions", "--disable-sync", "--no-first-run"])
+        // Nothing leaves this machine, and what would is in the log all the same.
+        .args(["--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1280,900", "--virtual-time-budget=10000"])
+        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+        .arg(format!("--log-net-log={}", log.display()))
+        .arg("--dump-dom")
+        .arg(format!("file://{}", page.display()))
+        .output()
+        .expect("chromium can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let log = fs::read_to_string(&log).expect("there is a log");
+    let mut asked: Vec<String> = log
+        .split("\"url\":\"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .filter(|url| !url.starts_with("file:") && !url.starts_with("data:"))
+        // What the browser asks its makers, whatever page is open.
+        .filter(|url| !["google.com/", "googleapis.com/", "gvt1.com/"].iter().any(|maker| url.contains(maker)))
+        .map(str::to_owned)
+        .collect();
+    asked.sort();
+    asked.dedup();
+    (String::from_utf8(output.stdout).expect("a document is UTF-8"), asked)
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn chromium_draws_the_report_and_asks_nobody() {
+    let folder = folder();
+    let page = run(&folder, &scenarios().join("broker-both-nat.toml")).join("report.html");
+    let (document, asked) = open(&page);
+    assert_eq!(asked, [""; 0], "no request leaves");
+    assert!(document.contains("data-drawn=\"yes\""), "the script ran to its end");
+    // Expectations first, then packets, then what is over time.
+    let place = |text: &str| document.find(text).unwrap_or_else(|| panic!("{text:?} is not shown"));
+    assert!(place("phone is punched by laptop, within 15s") < place("id=\"sequence\""));
+    assert!(place("id=\"sequence\"") < place("id=\"timeline\""));
+    assert!(document.contains(">met</b> after 3.010 s"), "the moment that decided it");
+    for lane in ["phone", "cafe", "server", "home", "laptop"] {
+        assert!(document.contains(&format!("class=\"name\">{lane}</text>")), "{lane} has a lane");
+    }
+    assert_eq!(document.matches("class=\"packet punch").count(), 16, "each punch is an arrow");
+    assert!(document.matches("class=\"packet utp").count() >= 30);
+    assert!(document.matches("class=\"cross\"").count() >= 13, "each drop has a cross");
+    for reason in [">filtered</text>", ">no mapping for port 57118</text>"] {
+        assert!(document.contains(reason), "a drop says why: {reason}");
+    }
+    let story = "dropped at nat home: filtered: nothing was sent from port";
+    assert!(document.contains(story), "and the whole of it for who points there");
+    for chart in ["Expectations and faults", "NAT mappings", "Goodput", "Congestion window", "Round-trip time"] {
+        assert!(document.contains(&format!("<b>{chart}</b>")), "{chart}");
+    }
+    assert!(document.contains("<td>198.51.100.10:57117</td>"), "a mapping is in the table");
+    assert!(document.contains("grenache run --seed 1 "), "and the command that does it again");
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn chromium_draws_queues_and_folds_what_is_too_much() {
+    let folder = folder();
+    let page = run(&folder, &scenarios().join("slow-uplink.toml")).join("report.html");
+    let (document, asked) = open(&page);
+    assert_eq!(asked, [""; 0], "no request leaves");
+    assert!(document.contains("<b>Queues</b>") && document.contains("link dsl of home, up"));
+    assert!(document.contains("more µTP packets between laptop and server"), "what is alike is folded");
+    assert!(document.contains(" folded"), "and the note says so");
+    assert!(document.contains("×3,000"), "three thousand questions are one mark");
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn chromium_shows_a_fault_and_what_was_not_met() {
+    let folder = folder();
+    let text = fs::read_to_string(scenarios().join("partition-heals.toml")).expect("it is there");
+    // Too early for the partition to have healed.
+    let path = folder.path().join("too-early.toml");
+    let hostile = "<img src='http://198.51.100.99/a.png'>";
+    let text = text.replacen("description = \"", &format!("description = \"{hostile} "), 1);
+    let last = text.rfind("within = ").expect("something is expected");
+    fs::write(&path, format!("{}within = \"6s\"\n", &text[..last])).expect("the folder is writable");
+    let (document, asked) = open(&run(&folder, &path).join("report.html"));
+    assert_eq!(asked, [""; 0], "no request leaves, whatever a file says");
+    assert!(document.contains("&lt;img src='http://198.51.100.99/a.png'&gt;"), "a file's text is text");
+    assert!(document.contains("class=\"missed\"") && document.contains("not within 6s"), "why it is not met");
+    assert!(document.contains("✂ partition of "), "the fault is on the time axis");
+    assert!(document.contains(">partition</text>"), "and what it took");
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn a_request_would_be_seen() {
+    let folder = folder();
+    let page = folder.path().join("page.html");
+    fs::write(&page, "<!DOCTYPE html><img src='http://198.51.100.99/a.png'>").expect("the folder is writable");
+    assert_eq!(open(&page).1, ["http://198.51.100.99/a.png"]);
+}

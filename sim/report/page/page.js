@@ -6,9 +6,9 @@
   const KINDS = [["utp", "µTP"], ["punch", "punches"], ["dht", "DHT"], ["tcp", "TCP"], ["other", "other"]];
   const STEP = 250; // packets that are shown at first, and more at each click
   const MAX_LANES = 16;
+  const MAX_MARKS = 400;
   const FOLD = 10; // so many packets in a row between the same two are folded
   const GUTTER = 62;
-  const ALL_SHOWN = 150; // up to so many packets, none is hidden at first
 
   // ---- small helpers
 
@@ -94,9 +94,9 @@
 
   // ---- the sequence diagram
 
-  const few = data.packets.length <= ALL_SHOWN;
+  // What peers say to each other is shown first; what Grapes do for them at a click.
   const state = {
-    kinds: new Set(KINDS.map(([kind]) => kind).filter((kind) => few || !["dht", "tcp"].includes(kind))),
+    kinds: new Set(["utp", "punch", "other"]),
     drops: true,
     events: true,
     quiet: false,
@@ -104,8 +104,8 @@
     limit: STEP,
     open: new Set(),
   };
-  // A run that is all DHT should not open on an empty picture.
-  if (!data.packets.some((packet) => state.kinds.has(packet.kind))) KINDS.forEach(([kind]) => state.kinds.add(kind));
+  // A run in which only Grapes talk should not open on an empty picture.
+  if (!data.packets.some((packet) => ["utp", "punch"].includes(packet.kind))) KINDS.forEach(([kind]) => state.kinds.add(kind));
 
   const pairOf = (packet) => [firstLane(packet), lastLane(packet)].sort((a, b) => a - b).join("-");
 
@@ -147,7 +147,7 @@
     const breaks = [];
     const steps = [];
     let [y, last, lastSend, lastMark] = [12, null, -99, -99];
-    const lastArrival = new Map();
+    const [lastArrival, lastDrop] = [new Map(), new Map()];
     for (const moment of moments) {
       if (last !== null && moment.at > last) {
         const apart = moment.at - last;
@@ -162,10 +162,11 @@
         y = Math.max(y, lastSend + 16, lastMark + 14);
         lastSend = y;
       } else if (moment.kind === "arrive") {
-        y = Math.max(y, (lastArrival.get(moment.lane) ?? -99) + 6);
+        y = Math.max(y, (lastArrival.get(moment.lane) ?? -99) + 6, (lastDrop.get(moment.lane) ?? -99) + 13);
         lastArrival.set(moment.lane, y);
+        if (moment.drop) lastDrop.set(moment.lane, y);
       } else {
-        y = Math.max(y, lastMark + 17, lastSend + 14);
+        y = Math.max(y, lastMark + 17, lastSend + 14, (lastArrival.get(moment.lane) ?? -99) + 12);
         lastMark = y;
       }
       moment.y = y;
@@ -215,12 +216,15 @@
       }
       if (!visible(row)) continue;
       const own = row.way.map(([at, lane], index) => ({ at, lane, order: index ? 1 : 3, kind: index ? "arrive" : "send" }));
-      if (row.end) own.push({ at: row.end[0], lane: lastLane(row), order: 1, kind: "arrive" });
+      const itself = row.end && row.way.length === 1 && lastLane(row) === firstLane(row);
+      if (itself) rowsDrawn.push({ row, own: [own[0], { lane: own[0].lane, get y() { return own[0].y + 9; } }] }), moments.push(own[0]);
+      if (itself) continue;
+      if (row.end) own.push({ at: row.end[0], lane: lastLane(row), order: 1, kind: "arrive", drop: dropOf(row) });
       moments.push(...own);
       rowsDrawn.push({ row, own });
     }
-    const drawnMarks = marks
-      .filter((mark) => mark.lane === null || column.has(mark.lane))
+    const markable = marks.filter((mark) => mark.lane === null || column.has(mark.lane));
+    const drawnMarks = markable.slice(0, MAX_MARKS)
       .map((mark) => ({ mark, moment: { at: mark.at, lane: mark.lane, order: 2, kind: "mark" } }));
     moments.push(...drawnMarks.map(({ moment }) => moment));
     const faults = data.faults
@@ -267,11 +271,12 @@
     }
     drawBars(bars, column, yAt, height);
 
-    let lastTime = -99;
+    let [lastTime, lastText] = [-99, ""];
     for (const moment of moments) {
-      if (moment.kind !== "arrive" && moment.y > lastTime + 15) {
-        lines.append(svg("text", { x: GUTTER - 6, y: moment.y + 3.5, class: "time" }, seconds(moment.at)));
-        lastTime = moment.y;
+      const text = seconds(moment.at);
+      if (text !== lastText && moment.y > lastTime + 13) {
+        lines.append(svg("text", { x: GUTTER - 6, y: moment.y + 3.5, class: "time" }, text));
+        [lastTime, lastText] = [moment.y, text];
       }
     }
     for (const { row, own, moment } of rowsDrawn) {
@@ -293,7 +298,7 @@
     }
     section.querySelector(".head").replaceChildren(head);
     section.querySelector(".body").replaceChildren(picture);
-    note(section, { wanted, rows, more, hidden, drawn: rowsDrawn });
+    note(section, { wanted, rows, more, hidden, drawn: rowsDrawn, unmarked: markable.length - drawnMarks.length });
   };
 
   const drawBars = (bars, column, yAt, height) => {
@@ -345,7 +350,7 @@
       const last = i === points.length - 1;
       if (Math.abs(x2 - x1) < 2) {
         const out = 30;
-        const y = Math.max(y2, y1 + 7);
+        const y = Math.max(y2, y1 + 9);
         group.append(svg("path", { d: `M${x1} ${y1} h${out} V${y} h${-out}` }));
         if (last && !drop && packet.end) group.append(head(x2, y, Math.PI));
         points[i] = [x2, y];
@@ -400,6 +405,7 @@
 
   const drawMark = (events, mark, y, x, laneWidth, width) => {
     const group = svg("g", { class: `mark ${mark.tone}` });
+    const again = mark.times > 1 ? ` ×${mark.times.toLocaleString("en")}` : "";
     if (mark.lane === null) {
       group.append(svg("line", { x1: GUTTER, x2: width, y1: y, y2: y }));
       const sign = mark.tone === "good" ? "✓ " : mark.tone === "bad" ? "✕ " : "";
@@ -409,13 +415,13 @@
       group.append(svg("circle", { cx, cy: y, r: 4 }));
       const right = cx + laneWidth * 1.2 < width || cx < width / 2;
       const room = right ? width - cx - 14 : cx - GUTTER - 14;
-      group.append(svg("text", { x: cx + (right ? 9 : -9), y: y + 3.5, class: right ? "start" : "end" }, cut(mark.text, Math.min(46, Math.floor(room / 6)))));
+      group.append(svg("text", { x: cx + (right ? 9 : -9), y: y + 3.5, class: right ? "start" : "end" }, cut(mark.text, Math.min(52, Math.floor(room / 6.4)) - again.length) + again));
     }
-    events.append(explain(group, [mark.text, `${seconds(mark.at)}${mark.lane === null ? "" : ` at ${laneName(mark.lane)}`}`]));
+    events.append(explain(group, [mark.text + again, `${seconds(mark.at)}${mark.times > 1 ? ` to ${seconds(mark.until)}` : ""}${mark.lane === null ? "" : ` at ${laneName(mark.lane)}`}`]));
   };
 
   /** Says what is shown and what is not. */
-  const note = (section, { wanted, rows, more, hidden, drawn }) => {
+  const note = (section, { wanted, rows, more, hidden, drawn, unmarked }) => {
     const shown = drawn.filter(({ row }) => !row.folded).length;
     const folded = rows.reduce((sum, row) => sum + (row.folded ? row.folded.length : 0), 0);
     const parts = [`${shown.toLocaleString("en")} of ${plural(data.counts.sent, "packet")} drawn`];
@@ -425,7 +431,7 @@
     if (data.counts.sent > data.packets.length) {
       parts.push(`this file keeps ${data.packets.length.toLocaleString("en")}: the first, the last, and drops between`);
     }
-    if (data.left_out.marks) parts.push(`${plural(data.left_out.marks, "later event")} not kept`);
+    if (data.left_out.marks + unmarked) parts.push(`${plural(data.left_out.marks + unmarked, "later event")} left out`);
     section.querySelector(".note").textContent = parts.join(" · ") + ". Time runs down, not to scale; a dot is a translation, bars beside a NAT are its mappings.";
     const foot = section.querySelector(".more");
     foot.replaceChildren();

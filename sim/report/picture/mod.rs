@@ -12,6 +12,7 @@ pub mod packets;
 pub mod series;
 mod words;
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use grenache::event::Event as StackEvent;
@@ -33,6 +34,12 @@ pub const MAX_MARKS: usize = 4_000;
 /// How many faults are kept; later ones are counted.
 pub const MAX_FAULTS: usize = 1_000;
 
+/// What happens again at the same place within this time is one mark, in nanoseconds.
+pub const AGAIN: u64 = 1_000_000_000;
+
+/// Among how many of the last marks of a lane the same thing is looked for.
+const RECENT: usize = 8;
+
 /// How many connections, and how many queues, have a curve; later ones are counted.
 pub const MAX_SERIES: usize = 64;
 
@@ -44,6 +51,8 @@ pub struct Picture {
     goodput: Goodput,
     mappings: Vec<Mapping>,
     marks: Vec<Mark>,
+    /// The last marks of each lane, by their places.
+    recent: BTreeMap<Option<usize>, VecDeque<usize>>,
     faults: Vec<Fault>,
     connections: Vec<Curve<3>>,
     queues: Vec<Curve<2>>,
@@ -95,6 +104,10 @@ pub struct Mark {
     pub tone: Tone,
     /// What, in a few words.
     pub text: String,
+    /// How often it happened, this time included, with less than [`AGAIN`] between.
+    pub times: u64,
+    /// When it happened last, in nanoseconds.
+    pub until: u64,
 }
 
 /// What kind of thing a mark is.
@@ -142,6 +155,7 @@ impl Picture {
             goodput: Goodput::default(),
             mappings: Vec::new(),
             marks: Vec::new(),
+            recent: BTreeMap::new(),
             faults: Vec::new(),
             connections: Vec::new(),
             queues: Vec::new(),
@@ -305,11 +319,25 @@ impl Picture {
     }
 
     fn mark(&mut self, at: u64, lane: Option<usize>, tone: Tone, text: String) {
+        let recent = self.recent.entry(lane).or_default();
+        let marks = &mut self.marks;
+        let again = recent.iter().copied().find(|index| marks[*index].text == text && marks[*index].tone == tone);
+        if let Some(mark) = again.and_then(|index| marks.get_mut(index))
+            && at < mark.until.saturating_add(AGAIN)
+        {
+            mark.times += 1;
+            mark.until = at;
+            return;
+        }
         if self.marks.len() == MAX_MARKS {
             self.left_out.marks += 1;
             return;
         }
-        self.marks.push(Mark { at, lane, tone, text });
+        if recent.len() == RECENT {
+            recent.pop_front();
+        }
+        recent.push_back(self.marks.len());
+        self.marks.push(Mark { at, lane, tone, text, times: 1, until: at });
     }
 }
 
