@@ -34,7 +34,7 @@ fn run(folder: &TempDir, file: &Path) -> PathBuf {
 
 #[test]
 fn the_same_run_leaves_the_same_files() {
-    for name in ["broker-both-nat-lossy", "partition-heals", "slow-uplink"] {
+    for name in ["broker-both-nat-lossy", "partition-heals", "slow-line"] {
         let (first, second) = (folder(), folder());
         let path = scenarios().join(name).with_extension("toml");
         let (first, second) = (run(&first, &path), run(&second, &path));
@@ -74,7 +74,7 @@ impl Spectator for Plain {
 
 #[test]
 fn being_watched_changes_nothing() {
-    let scenario = scenario::load(&scenarios().join("slow-uplink.toml")).expect("it is a scenario");
+    let scenario = scenario::load(&scenarios().join("slow-line.toml")).expect("it is a scenario");
     let watch = |wants_all| {
         let events = Rc::default();
         let spectator = Plain { wants_all, events: Rc::clone(&events) };
@@ -237,7 +237,7 @@ fn chromium_draws_the_report_and_asks_nobody() {
 #[ignore = "needs Chromium"]
 fn chromium_draws_queues_and_folds_what_is_too_much() {
     let folder = folder();
-    let page = run(&folder, &scenarios().join("slow-uplink.toml")).join("report.html");
+    let page = run(&folder, &scenarios().join("slow-line.toml")).join("report.html");
     let (document, asked) = open(&page);
     assert_eq!(asked, [""; 0], "no request leaves");
     assert!(document.contains("<b>Queues</b>") && document.contains("link dsl of home, up"));

@@ -523,13 +523,14 @@
   };
 
   const ROW = 22;
+  const LEFT = 56; // what is drawn over time begins here, in every chart
   /** Bars in rows, each with its text beside or in it. */
   const drawRows = (title, rows, most, what) => {
     if (!rows.length) return;
     const box = figure(title, rows.length > most ? html("span", "rest", `${rows.length - most} more ${what} not drawn`) : null);
     const width = box.clientWidth;
     const shown = rows.slice(0, most);
-    const { picture, x } = frame(width, shown.length * ROW + 22, 8);
+    const { picture, x } = frame(width, shown.length * ROW + 22, LEFT);
     shown.forEach((row, index) => {
       const y = index * ROW + 3;
       const [from, to] = [x(row.from), Math.max(x(row.from) + 3, x(row.to))];
@@ -557,10 +558,10 @@
     if (used.length > shown.length) legend.append(html("span", "rest", `${used.length - shown.length} more not drawn`));
     if (note) legend.append(html("span", "rest", note));
     const box = figure(title, legend);
-    const [width, height, left] = [box.clientWidth, 150, 56];
+    const [width, height, left] = [box.clientWidth, 150, LEFT];
     const { picture, x } = frame(width, height, left);
     const top = Math.max(...shown.flatMap((curve) => curve.points.map((point) => point[1])), 1e-9);
-    const scale = ticks(3, top * 1.05);
+    const scale = ticks(5, top * 1.05);
     const y = (value) => height - 20 - ((height - 30) * value) / (top * 1.08);
     for (const value of scale) {
       picture.append(svg("line", { x1: left, x2: width - 8, y1: y(value), y2: y(value), class: "grid" }));
@@ -618,6 +619,7 @@
     24, "mappings");
     const perSecond = (n) => n * (1e9 / data.bin);
     drawCurves("Goodput", data.goodput
+      .filter((flow) => flow.from !== flow.to)
       .map((flow) => ({ flow, total: flow.bytes.reduce((sum, n) => sum + n, 0) }))
       .sort((a, b) => b.total - a.total)
       .map(({ flow, total }) => ({
