@@ -23,7 +23,7 @@ pub(super) struct DiagramArgs {
 }
 
 pub(super) fn diagram(terminal: &mut Terminal, args: &DiagramArgs) -> Exit {
-    let Some(loaded) = files::load(terminal, std::slice::from_ref(&args.file)) else { return Exit::WRONG };
+    let Some(loaded) = files::load(terminal, std::slice::from_ref(&args.file), &[]) else { return Exit::WRONG };
     let [file] = loaded.as_slice() else {
         terminal.error("error: a diagram is of one run: name one file");
         return Exit::WRONG;

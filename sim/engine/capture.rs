@@ -194,8 +194,8 @@ impl Engine {
             side,
             direction,
             packet: packet.id,
-            source: packet.source.into(),
-            destination: packet.destination.into(),
+            source: packet.source,
+            destination: packet.destination,
             body: packet.body.clone(),
         });
     }
@@ -249,7 +249,7 @@ mod tests {
             payload,
             ..Segment::default()
         };
-        let bytes = sighting("10.0.0.2:5", "10.0.0.3:80", Body::Tcp(segment)).to_bytes();
+        let bytes = sighting("10.0.0.2:5", "10.0.0.3:80", Body::Tcp(Box::new(segment))).to_bytes();
         let read = PacketHeaders::from_ip_slice(&bytes).unwrap();
         let Some(NetHeaders::Ipv4(ip, _)) = read.net else { panic!("no IPv4 header") };
         let Some(TransportHeader::Tcp(tcp)) = read.transport else { panic!("no TCP header") };

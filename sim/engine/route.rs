@@ -1,6 +1,6 @@
 //! A packet's way: uplink → NATs and their uplinks → internet → NATs inbound → downlink → host.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use super::capture::Direction;
 use super::hop::{LinkState, Mapped, Note, Rule};
@@ -72,14 +72,7 @@ impl Attachment {
 
 impl Engine {
     /// A host sends a packet.
-    pub(crate) fn send(
-        &mut self,
-        now_ns: u64,
-        host: HostId,
-        source: SocketAddrV4,
-        destination: SocketAddrV4,
-        body: Body,
-    ) {
+    pub(crate) fn send(&mut self, now_ns: u64, host: HostId, source: SocketAddr, destination: SocketAddr, body: Body) {
         self.packets += 1;
         let packet = Packet { id: self.packets, origin: host, source, destination, body };
         if self.observed {
@@ -87,16 +80,15 @@ impl Engine {
             let event = LabEvent::PacketSent {
                 packet: packet.id,
                 protocol: packet.protocol(),
-                source: source.into(),
-                destination: destination.into(),
+                source,
+                destination,
                 size: packet.size(),
                 summary: summarize(&packet),
             };
             self.record(now_ns, at, event);
         }
         self.sight_at_host(now_ns, host, Direction::Out, &packet);
-        let own = self.host(host).address;
-        if destination.ip().is_loopback() || *destination.ip() == own {
+        if destination.ip().is_loopback() || self.host(host).addresses.contains(destination.ip()) {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
         } else if packet.size() > MTU {
             self.drop_at_host(now_ns, host, &packet, &Rule::TooLarge);
@@ -120,7 +112,7 @@ impl Engine {
     /// What a host's TCP wants done.
     pub(crate) fn apply(&mut self, now_ns: u64, host: HostId, life: u32, effects: Effects) {
         for (source, destination, segment) in effects.segments {
-            self.send(now_ns, host, source, destination, Body::Tcp(segment));
+            self.send(now_ns, host, source, destination, Body::Tcp(Box::new(segment)));
         }
         for (due_ns, connection) in effects.timers {
             self.queue.push(due_ns, Event::TcpTimer(host, life, connection));
@@ -181,7 +173,7 @@ impl Engine {
     }
 
     fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
-        let destination = *packet.destination.ip();
+        let destination = packet.destination.ip();
         let hop = move |engine: &mut Self| match place {
             Place::Internet => (None, "internet".to_owned()),
             Place::Lan(nat) => (Some(engine.nat(nat).name.clone()), format!("lan of {}", engine.nat(nat).name)),
@@ -196,18 +188,18 @@ impl Engine {
                 }
                 self.downlink(now_ns, owner, packet);
             }
-            (None, Place::Lan(nat)) if !self.nat(nat).lan.contains(&destination) => {
-                self.leave_lan(now_ns, nat, packet);
-            }
+            (None, Place::Lan(nat)) if !self.nat(nat).has_in_lan(destination) => self.leave_lan(now_ns, nat, packet),
             (None, _) => self.drop_packet(now_ns, &packet, hop, &Rule::NoHost(destination)),
         }
     }
 
     fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
         self.sight_inside(now_ns, id, Direction::In, &packet);
+        let Some(mut seen) = packet.ipv4() else { return self.leave_lan6(now_ns, id, packet) };
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
-        let fate = nat.state.outbound(now_ns, &mut packet, &mut nat.rng, notes);
+        let fate = nat.state.outbound(now_ns, &mut seen, &mut nat.rng, notes);
+        (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
         self.apply_notes(now_ns, id);
         match fate {
             Ok(hairpin) => {
@@ -223,9 +215,23 @@ impl Engine {
         }
     }
 
+    /// A router forwards IPv6 as it is.
+    fn leave_lan6(&mut self, now_ns: u64, id: NatId, packet: Packet) {
+        if self.nat(id).lan6.is_none() {
+            return self.drop_at_nat(now_ns, id, &packet, &Rule::NoIpv6);
+        }
+        self.sight_outside(now_ns, id, Direction::Out, &packet);
+        self.uplink(now_ns, Owner::Nat(id), packet);
+    }
+
     fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+        let Some(mut seen) = packet.ipv4() else {
+            self.sight_inside(now_ns, id, Direction::Out, &packet);
+            return self.in_network(now_ns, Place::Lan(id), packet);
+        };
         let Self { nats, notes, .. } = self;
-        let fate = nats[id.0 as usize].state.inbound(now_ns, &mut packet, notes);
+        let fate = nats[id.0 as usize].state.inbound(now_ns, &mut seen, notes);
+        (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
         self.apply_notes(now_ns, id);
         match fate {
             Ok(()) => {
@@ -282,10 +288,13 @@ impl Engine {
         loop {
             match owner {
                 Owner::Host(host) => return Some(host),
+                Owner::Nat(nat) if packet.destination.is_ipv6() => {
+                    owner = self.owner(Place::Lan(nat), packet.destination.ip())?;
+                }
                 Owner::Nat(nat) => {
                     let internal = self.nat(nat).state.internal(Mapped { protocol, port })?;
                     port = internal.port();
-                    owner = self.owner(Place::Lan(nat), *internal.ip())?;
+                    owner = self.owner(Place::Lan(nat), IpAddr::V4(*internal.ip()))?;
                 }
             }
         }
@@ -297,16 +306,25 @@ impl Engine {
             .any(|(left, right)| (left.contains(&a) && right.contains(&b)) || (left.contains(&b) && right.contains(&a)))
     }
 
-    fn owner(&self, place: Place, address: Ipv4Addr) -> Option<Owner> {
-        self.addresses.get(&(place, address)).copied()
+    /// Who takes packets to this address on this network: a host, a NAT, or the router to its own network.
+    fn owner(&self, place: Place, address: IpAddr) -> Option<Owner> {
+        match address {
+            IpAddr::V4(ip) => self.addresses4.get(&(place, ip)).copied(),
+            IpAddr::V6(ip) => self.addresses6.get(&(place, ip)).copied().or_else(|| self.router(place, ip)),
+        }
+    }
+
+    fn router(&self, place: Place, ip: Ipv6Addr) -> Option<Owner> {
+        let ((found, _), (network, nat)) = self.routes6.range(..=(place, ip)).next_back()?;
+        (*found == place && network.contains(&ip)).then_some(Owner::Nat(*nat))
     }
 
     fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
         if self.observed {
             let event = LabEvent::PacketTranslated {
                 packet: packet.id,
-                source: packet.source.into(),
-                destination: packet.destination.into(),
+                source: packet.source,
+                destination: packet.destination,
             };
             let at = Some(self.nat(nat).name.clone());
             self.record(now_ns, at, event);

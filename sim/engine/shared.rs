@@ -90,10 +90,9 @@ impl Shared {
                     let mut engine = self.lock();
                     (std::mem::take(&mut engine.records), std::mem::take(&mut engine.watch.sightings))
                 };
-                if records.is_empty() {
+                if records.is_empty() && sightings.is_empty() {
                     return;
                 }
-                // Whoever passes a side is told of in an event too, so that there are none without records.
                 CAPTURES.with(|captures| {
                     for sighting in &sightings {
                         captures.borrow_mut().iter_mut().for_each(|capture| capture(sighting));

@@ -102,7 +102,10 @@ impl<W: Write> Capture<W> {
         };
         for (name, node) in &scenario.nodes {
             let behind = node.behind.as_ref().map_or("on the internet".to_owned(), |nat| format!("behind nat {nat}"));
-            capture.interface(Side::Host(name.clone()), format!("host {name}, {}, {behind}", node.address))?;
+            let own = (!node.address.is_unspecified()).then(|| node.address.to_string());
+            let addresses: Vec<String> = own.into_iter().chain(node.address6.map(|own| own.to_string())).collect();
+            let description = format!("host {name}, {}, {behind}", addresses.join(" and "));
+            capture.interface(Side::Host(name.clone()), description)?;
         }
         for (name, nat) in &scenario.nats {
             capture.interface(Side::Inside(name.clone()), format!("nat {name}, towards its LAN {}", nat.lan))?;

@@ -77,6 +77,8 @@ mod tests {
             met,
             reason: (!met).then(|| "not within 5s; a reply was \"\u{1b}[2J]]>\"".to_owned()),
             decided_at: Duration::from_secs(5),
+            file: None,
+            decided_by: String::new(),
         };
         let verdict = if met { Verdict::Passed } else { Verdict::Failed };
         let simulated = Duration::from_secs(5);

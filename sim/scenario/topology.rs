@@ -59,6 +59,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
             ports: table.ports.map_or(PortAssignment::Preserving, Into::into),
             udp_timeout: table.udp_timeout.as_ref().map_or(DEFAULT_UDP_TIMEOUT, |timeout| timeout.get_ref().0),
             hairpinning: table.hairpinning.unwrap_or(false),
+            ..Nat::default()
         };
         if let Some(timeout) = &table.udp_timeout
             && timeout.get_ref().0.is_zero()
@@ -73,6 +74,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
             address: table.address.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |address| address.get_ref().0),
             behind: table.behind.as_ref().and_then(|behind| defined(problems, "NAT", behind, &topology.nats)),
             link: table.link.as_ref().and_then(|link| defined(problems, "link", link, &topology.links)),
+            ..Node::default()
         };
         topology.nodes.insert(shared(name), node);
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use grenache::net::Rng;
 
 use super::Rule;
-use crate::engine::packet::Packet;
+use crate::engine::packet::Ipv4Packet;
 use crate::engine::seed;
 use crate::event::Protocol;
 use crate::scenario::model::{Dependence, Nat, PortAssignment};
@@ -110,7 +110,7 @@ impl NatState {
     pub(crate) fn outbound(
         &mut self,
         now_ns: u64,
-        packet: &mut Packet,
+        packet: &mut Ipv4Packet<'_>,
         rng: &mut Rng,
         notes: &mut Vec<Note>,
     ) -> Result<bool, Rule> {
@@ -154,7 +154,12 @@ impl NatState {
     }
 
     /// Translates a packet from the outside: its destination becomes internal.
-    pub(crate) fn inbound(&mut self, now_ns: u64, packet: &mut Packet, notes: &mut Vec<Note>) -> Result<(), Rule> {
+    pub(crate) fn inbound(
+        &mut self,
+        now_ns: u64,
+        packet: &mut Ipv4Packet<'_>,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), Rule> {
         let mapped = Mapped { protocol: packet.protocol(), port: packet.destination.port() };
         self.remove_if_idle(now_ns, mapped, notes);
         let mapping = self.mappings.get(&mapped).ok_or(Rule::NoMapping(mapped.port))?;
@@ -164,7 +169,7 @@ impl NatState {
             Dependence::AddressAndPortDependent => mapping.sent_to.contains_key(&packet.source),
         };
         if !passes {
-            return Err(Rule::Filtered { source: packet.source, port: mapped.port, filtering: self.filtering });
+            return Err(Rule::Filtered { source: packet.source.into(), port: mapped.port, filtering: self.filtering });
         }
         packet.destination = mapping.key.internal;
         Ok(())

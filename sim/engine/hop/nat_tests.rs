@@ -2,7 +2,7 @@ use bytes::Bytes;
 
 use super::Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
 use super::*;
-use crate::engine::packet::{Body, HostId};
+use crate::engine::packet::Body;
 
 const S: u64 = 1_000_000_000;
 const ALL: [Dependence; 3] = [EndpointIndependent, AddressDependent, AddressAndPortDependent];
@@ -27,17 +27,8 @@ impl Rig {
     }
 
     fn with(change: impl FnOnce(&mut Nat)) -> Self {
-        let mut nat = Nat {
-            address: "198.51.100.10".parse().unwrap(),
-            lan: "192.168.1.0/24".parse().unwrap(),
-            behind: None,
-            link: None,
-            mapping: EndpointIndependent,
-            filtering: AddressAndPortDependent,
-            ports: PortAssignment::Preserving,
-            udp_timeout: Duration::from_secs(30),
-            hairpinning: false,
-        };
+        let mut nat =
+            Nat { address: "198.51.100.10".parse().unwrap(), udp_timeout: Duration::from_secs(30), ..Nat::default() };
         change(&mut nat);
         Self { nat: NatState::new(&nat), rng: seed::stream(1, &["nat"]), notes: Vec::new() }
     }
@@ -55,14 +46,9 @@ impl Rig {
     }
 }
 
-fn packet(from: &str, to: &str) -> Packet {
-    Packet {
-        id: 1,
-        origin: HostId(0),
-        source: from.parse().unwrap(),
-        destination: to.parse().unwrap(),
-        body: Body::Udp(Bytes::new()),
-    }
+fn packet(from: &str, to: &str) -> Ipv4Packet<'static> {
+    static EMPTY: Body = Body::Udp(Bytes::new());
+    Ipv4Packet { source: from.parse().unwrap(), destination: to.parse().unwrap(), body: &EMPTY }
 }
 
 #[test]

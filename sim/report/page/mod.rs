@@ -120,8 +120,14 @@ fn one_expectation(run: &Run, expectation: &ExpectationOutcome) -> Markup {
                 p.detail {
                     b { (word) }
                     " after " (seconds(expectation.decided_at))
-                    " · " (run.file.display()) ":" (expectation.line)
+                    " · "
+                    @match &expectation.file {
+                        Some(file) => (file),
+                        None => (run.file.display()),
+                    }
+                    ":" (expectation.line)
                 }
+                @if !expectation.decided_by.is_empty() { p.detail { "decided by " (expectation.decided_by) } }
                 @if let Some(reason) = &expectation.reason { p.reason { (reason) } }
             }
         }

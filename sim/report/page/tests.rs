@@ -25,6 +25,8 @@ fn hostile() -> String {
         met: false,
         reason: Some(HOSTILE.to_owned()),
         decided_at: Duration::from_secs(2),
+        file: None,
+        decided_by: HOSTILE.to_owned(),
     };
     let run = Run {
         file: format!("{HOSTILE}.toml").into(),

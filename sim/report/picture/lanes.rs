@@ -26,6 +26,8 @@ pub struct Lane {
     pub kind: LaneKind,
     /// Its address: a NAT's outer one.
     pub address: IpAddr,
+    /// Its IPv6 address, where it has one.
+    pub address6: Option<IpAddr>,
     /// The NAT that it is behind.
     pub behind: Option<usize>,
 }
@@ -66,17 +68,29 @@ impl Lanes {
                 match (scenario.nodes.get(&name), scenario.nats.get(&name)) {
                     (Some(node), _) => {
                         let behind = node.behind.as_ref().and_then(index);
-                        Lane { name, kind: LaneKind::Host, address: IpAddr::from(node.address), behind }
+                        let address6 = node.address6.map(IpAddr::from);
+                        let address = match address6 {
+                            Some(address6) if node.address.is_unspecified() => address6,
+                            _ => IpAddr::from(node.address),
+                        };
+                        Lane { name, kind: LaneKind::Host, address, address6, behind }
                     }
                     (None, Some(nat)) => {
                         let behind = nat.behind.as_ref().and_then(index);
-                        Lane { name, kind: LaneKind::Nat, address: IpAddr::from(nat.address), behind }
+                        Lane { name, kind: LaneKind::Nat, address: IpAddr::from(nat.address), address6: None, behind }
                     }
                     (None, None) => unreachable!("names are of nodes and NATs"),
                 }
             })
             .collect();
-        let by_address = lanes.iter().zip(0..).map(|(lane, index)| ((lane.behind, lane.address), index)).collect();
+        let by_address = lanes
+            .iter()
+            .zip(0..)
+            .flat_map(|(lane, index)| {
+                let addresses = [Some(lane.address), lane.address6];
+                addresses.into_iter().flatten().map(move |address| ((lane.behind, address), index))
+            })
+            .collect();
         Self { lanes, by_name, by_address }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use grenache::net::{Net, RecvMeta, Transmit, UdpSocket};
 use grenache_sim::engine::{Sim, World};
 use grenache_sim::event::{Event, LabEvent, Record};
-use grenache_sim::scenario::model::{Dependence, Link, Name, Nat, Node, PortAssignment};
+use grenache_sim::scenario::model::{Link, Name, Nat, Node};
 
 pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -34,14 +34,20 @@ impl Lab {
 
     /// A node on the internet, without a link of its own.
     pub(crate) fn node(mut self, name: &str, address: &str) -> Self {
-        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), behind: None, link: None });
+        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), ..Node::default() });
+        self
+    }
+
+    /// Gives a node an IPv6 address.
+    pub(crate) fn six(mut self, name: &str, address: &str) -> Self {
+        self.nodes.get_mut(name).unwrap().address6 = Some(address.parse().unwrap());
         self
     }
 
     /// A node behind a NAT.
     pub(crate) fn behind(mut self, nat: &str, name: &str, address: &str) -> Self {
         let behind = Some(nat.into());
-        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), behind, link: None });
+        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), behind, ..Node::default() });
         self
     }
 
@@ -51,17 +57,7 @@ impl Lab {
     }
 
     pub(crate) fn nat_with(mut self, name: &str, address: &str, change: impl FnOnce(&mut Nat)) -> Self {
-        let mut nat = Nat {
-            address: address.parse().unwrap(),
-            lan: "192.168.1.0/24".parse().unwrap(),
-            behind: None,
-            link: None,
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressAndPortDependent,
-            ports: PortAssignment::Preserving,
-            udp_timeout: Duration::from_secs(30),
-            hairpinning: false,
-        };
+        let mut nat = Nat { address: address.parse().unwrap(), udp_timeout: Duration::from_secs(30), ..Nat::default() };
         change(&mut nat);
         self.nats.insert(name.into(), nat);
         self
@@ -70,7 +66,7 @@ impl Lab {
     /// Gives the nodes and NATs named a link of their own of this kind.
     pub(crate) fn link(mut self, users: &[&str], latency: Duration, change: impl FnOnce(&mut Link)) -> Self {
         let name: Name = format!("kind{}", self.links.len()).into();
-        let mut link = Link { latency, jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 };
+        let mut link = Link { latency, ..Link::default() };
         change(&mut link);
         self.links.insert(name.clone(), link);
         for user in users {
