@@ -12,6 +12,12 @@ use grenache_sim::scenario::Scenario;
 use super::terminal::Terminal;
 use super::{Exit, files};
 
+/// What `--help` says of exit codes.
+pub(super) const AFTER_HELP: &str = "\
+Exit codes:
+  0  the diagram is on standard output
+  2  the file or the command line is wrong, or the simulator cannot run the file";
+
 #[derive(Debug, Args)]
 pub(super) struct DiagramArgs {
     /// A scenario file

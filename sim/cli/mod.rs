@@ -76,10 +76,11 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
-    /// Runs a scenario file in the simulator and prints the run as a Mermaid sequence diagram.
+    /// Prints a run of a scenario file as a Mermaid sequence diagram.
     ///
-    /// Hosts and NATs are its participants; requests, replies, punches, drops and faults its steps. What happens again is
-    /// counted where it happened first.
+    /// It runs in the simulator. Hosts and NATs are its participants; requests, replies, punches, drops and faults its steps.
+    /// What happens again is counted where it happened first.
+    #[command(after_help = diagram::AFTER_HELP)]
     Diagram(diagram::DiagramArgs),
     /// Runs a scenario with many seeds and values, on all cores.
     ///

@@ -89,6 +89,25 @@ mod tests {
     fn a_file_is_a_suite_and_a_run_a_case() {
         let refused = RunResult::Refused("\"b\" needs NATs".to_owned());
         let runs = [run("a.toml", 1, done(true)), run("a.toml", 2, done(false)), run("b.toml", 1, refused)];
-        insta::assert_snapshot!(junit(&runs, Duration::from_millis(30)), @"");
+        insta::assert_snapshot!(junit(&runs, Duration::from_millis(30)), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuites name="grenache run" tests="3" skipped="0" failures="1" errors="1" time="0.030">
+            <testsuite name="a" tests="2" skipped="0" errors="0" failures="1" time="0.024">
+                <testcase name="a seed 1" classname="a.toml" time="0.012"/>
+                <testcase name="a seed 2" classname="a.toml" time="0.012">
+                    <failure message="not met: phone gets &quot;&lt;b&gt;&amp;&quot;, within 5s" type="failed">NOT MET: phone gets &quot;&lt;b&gt;&amp;&quot;, within 5s (a.toml:3)
+          decided at 5.000 s: not within 5s; a reply was &quot;]]&gt;&quot;
+        the last events:
+          0.100 s  phone  request-failed
+        run it again:  grenache run --seed 2 a.toml</failure>
+                </testcase>
+            </testsuite>
+            <testsuite name="b" tests="1" skipped="0" errors="1" failures="0" time="0.012">
+                <testcase name="b seed 1" classname="b.toml" time="0.012">
+                    <error message="&quot;b&quot; needs NATs" type="refused">&quot;b&quot; needs NATs</error>
+                </testcase>
+            </testsuite>
+        </testsuites>
+        "#);
     }
 }

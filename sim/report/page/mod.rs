@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use super::picture::packets::{Counts, Packet};
 use super::picture::{Curve, Fault, Lane, LeftOut, Mapping, Mark, Picture};
 use super::{ExpectationOutcome, Run, RunResult, seconds};
+use crate::backend::On;
 use crate::scenario::Scenario;
 
 const STYLE: &str = include_str!("page.css");
@@ -168,6 +169,7 @@ fn drawings() -> Markup {
         section #timeline hidden {
             h2 { "Over time" }
             div.charts {}
+            p.note.left {}
         }
         section #mappings hidden {
             h2 { "NAT mappings" }
@@ -186,8 +188,14 @@ fn again(run: &Run, replay: &str) -> Markup {
             h2 { "Run it again" }
             pre.command { (replay) }
             p.detail {
-                "Beside this file are " code { "events.jsonl" } " and " code { "capture.pcapng" }
-                "; packets have the same numbers there. Written by grenache " (env!("CARGO_PKG_VERSION")) "."
+                @match run.on {
+                    On::Sim => {
+                        "Beside this file are " code { "events.jsonl" } " and " code { "capture.pcapng" }
+                        "; packets have the same numbers there."
+                    }
+                    On::Loopback => { "Beside this file is " code { "events.jsonl" } "." }
+                }
+                " Written by grenache " (env!("CARGO_PKG_VERSION")) "."
             }
         }
     }

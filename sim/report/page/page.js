@@ -608,6 +608,7 @@
   };
 
   const drawTimeline = () => {
+    noteWhatIsLeftOut();
     byId("timeline").querySelector(".charts").replaceChildren();
     drawRows("Expectations and faults", [
       ...data.faults.map((fault) => ({ from: fault.from, to: fault.to ?? end, className: "fault", text: fault.text, story: [fault.text, `${seconds(fault.from)}${fault.to === null ? " on" : ` to ${seconds(fault.to)}`}`] })),
@@ -634,6 +635,12 @@
     drawCurves("Bytes in flight", connections.map((curve) => ({ name: named(curve), stairs: true, points: curve.points.map(([at, , flight]) => [at, flight]) })), bytes);
     drawCurves("Round-trip time", connections.map((curve) => ({ name: named(curve), points: curve.points.filter((point) => point[3] > 0).map((point) => [point[0], point[3] / 1e3]) })), (n) => `${+n.toPrecision(3)} ms`, "smoothed");
     drawCurves("Queues", [...data.queues].sort((a, b) => b.points.length - a.points.length).map((curve) => ({ name: curve.name, area: true, points: drained(curve.points) })), bytes);
+  };
+
+  const noteWhatIsLeftOut = () => {
+    const { faults, samples, mappings } = data.left_out;
+    const parts = [faults && plural(faults, "later fault"), mappings && plural(mappings, "later mapping"), samples && plural(samples, "sample")];
+    byId("timeline").querySelector(".left").textContent = parts.some(Boolean) ? `Left out: ${parts.filter(Boolean).join(", ")}; all but samples are in events.jsonl.` : "";
   };
 
   /** A queue is empty once what was in it is on the line, unless something came before. */

@@ -46,19 +46,19 @@ impl Lanes {
     /// The lanes of a scenario.
     pub fn new(scenario: &Scenario) -> Self {
         let mut order = Vec::new();
-        let outermost: Vec<&Name> =
-            scenario.nats.iter().filter(|(_, nat)| nat.behind.is_none()).map(|(name, _)| name).collect();
+        let behind = Behind::new(scenario);
+        let outermost = behind.nats.get(&None).map_or(&[][..], Vec::as_slice);
         // The first half of the NATs is on the left, with whom they hide on their left; the rest the other way around.
         let (left, right) = outermost.split_at(outermost.len().div_ceil(2));
         for nat in left {
             let mut group = Vec::new();
-            add_group(scenario, nat, &mut group);
+            behind.add_group(nat, &mut group);
             group.reverse();
             order.extend(group);
         }
-        order.extend(scenario.nodes.iter().filter(|(_, node)| node.behind.is_none()).map(|(name, _)| name.clone()));
+        order.extend(behind.nodes.get(&None).into_iter().flatten().copied().cloned());
         for nat in right {
-            add_group(scenario, nat, &mut order);
+            behind.add_group(nat, &mut order);
         }
         let by_name: BTreeMap<Name, usize> = order.iter().cloned().zip(0..).collect();
         let lanes: Vec<Lane> = order
@@ -112,12 +112,31 @@ impl Lanes {
     }
 }
 
-/// A NAT, and then whom it hides.
-fn add_group(scenario: &Scenario, nat: &Name, order: &mut Vec<Name>) {
-    order.push(nat.clone());
-    for (inner, _) in scenario.nats.iter().filter(|(_, inner)| inner.behind.as_ref() == Some(nat)) {
-        add_group(scenario, inner, order);
+/// Who is behind which NAT, or behind none.
+#[derive(Default)]
+struct Behind<'a> {
+    nats: BTreeMap<Option<&'a Name>, Vec<&'a Name>>,
+    nodes: BTreeMap<Option<&'a Name>, Vec<&'a Name>>,
+}
+
+impl<'a> Behind<'a> {
+    fn new(scenario: &'a Scenario) -> Self {
+        let mut behind = Self::default();
+        for (name, nat) in &scenario.nats {
+            behind.nats.entry(nat.behind.as_ref()).or_default().push(name);
+        }
+        for (name, node) in &scenario.nodes {
+            behind.nodes.entry(node.behind.as_ref()).or_default().push(name);
+        }
+        behind
     }
-    let hosts = scenario.nodes.iter().filter(|(_, node)| node.behind.as_ref() == Some(nat));
-    order.extend(hosts.map(|(name, _)| name.clone()));
+
+    /// Adds a NAT, and then whom it hides.
+    fn add_group(&self, nat: &Name, order: &mut Vec<Name>) {
+        order.push(nat.clone());
+        for inner in self.nats.get(&Some(nat)).into_iter().flatten() {
+            self.add_group(inner, order);
+        }
+        order.extend(self.nodes.get(&Some(nat)).into_iter().flatten().copied().cloned());
+    }
 }
