@@ -104,8 +104,7 @@ impl Diagram {
                 let decided = hop.starts_with("nat ") || hop.starts_with("host ");
                 let toward = || self.lanes.toward(sent.last, sent.destination.ip());
                 let Some(to) = (if decided { at } else { toward().or(at) }) else { return };
-                let reason = rule.split(':').next().unwrap_or(rule);
-                let text = format!("{}: {reason}", sent.what);
+                let text = format!("{}: {}", sent.what, reason(rule));
                 self.step(Step::Arrow { from: sent.from, to, arrow: "-x", text });
             }
             (LabEvent::FaultBegan { fault }, _) => self.note(None, format!("fault: {fault}")),
@@ -216,6 +215,13 @@ fn remember(requests: &mut BTreeMap<String, usize>, rid: &str, at: usize) {
     }
 }
 
+/// A rule without what tells one packet from the next: `no mapping for port 57118` is `no mapping`.
+fn reason(rule: &str) -> &str {
+    [": ", " for port ", " on port ", " at ", " ("]
+        .iter()
+        .fold(rule, |rest, end| rest.split(end).next().unwrap_or(rest))
+}
+
 fn cut(text: &str) -> String {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -226,8 +232,11 @@ fn cut(text: &str) -> String {
 /// Text that Mermaid takes for nothing else, whoever wrote it: it reads `#…;` as a character, and `;` as an end.
 fn escape(text: &str) -> String {
     let mut escaped = String::new();
-    for c in text.chars() {
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
         match c {
+            // `%%` begins a comment, and `%%{` a directive.
+            '%' if rest.peek().is_none_or(|next| !"%{".contains(*next)) => escaped.push('%'),
             '#' | ';' | '<' | '>' | '&' | '`' | '%' => {
                 write!(escaped, "#{};", u32::from(c)).expect("a String takes all");
             }
@@ -261,6 +270,21 @@ mod tests {
         let text = diagram.mermaid();
         assert_eq!(text.lines().count(), 3, "{text}");
         assert!(text.contains("x     p0-#62;#62;p1: #35;lt#59; forged#59;"), "{text}");
+        assert!(!text.contains("%%"), "{text}");
+        assert_eq!(escape("5% %%{}"), "5% #37;#37;{}");
+    }
+
+    #[test]
+    fn a_reason_is_without_what_differs_each_time() {
+        for (rule, short) in [
+            ("no mapping for port 57118", "no mapping"),
+            ("filtered: nothing was sent from port 5 to 203.0.113.5 (address-dependent)", "filtered"),
+            ("queue full (256 KiB)", "queue full"),
+            ("no host at 203.0.113.9", "no host"),
+            ("partition", "partition"),
+        ] {
+            assert_eq!(reason(rule), short);
+        }
     }
 
     #[test]

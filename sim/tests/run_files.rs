@@ -87,6 +87,25 @@ fn being_watched_changes_nothing() {
     assert!(plain == watched, "the events are the same");
 }
 
+#[test]
+fn results_are_written_as_junit_too() {
+    let folder = folder();
+    let file = folder.path().join("results.xml");
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_grenache"));
+        command.arg("run").args(arguments).arg(scenarios().join("two-grapes.toml")).output().expect("it can be started")
+    };
+    let path = file.to_str().expect("the path is UTF-8");
+    assert_eq!(run(&["--junit", path, "--seeds", "0..3"]).status.code(), Some(0));
+    let text = fs::read_to_string(&file).expect("it was written");
+    assert!(text.contains("tests=\"3\" skipped=\"0\" failures=\"0\" errors=\"0\""), "{text}");
+    assert!(text.contains("<testcase name=\"two-grapes seed 2\""), "{text}");
+    let stdout = String::from_utf8(run(&["--junit", "-"]).stdout).expect("it is UTF-8");
+    assert!(stdout.starts_with("<?xml ") && stdout.ends_with("</testsuites>\n"), "{stdout}");
+    let both = run(&["--junit", "-", "--json", "-"]);
+    assert_eq!((both.status.code(), both.stdout.len()), (Some(2), 0));
+}
+
 // ---- tshark
 
 /// Reads a capture with tshark: a line a packet that `filter` takes, with `fields`.

@@ -128,7 +128,7 @@ fn one_expectation(run: &Run, expectation: &ExpectationOutcome) -> Markup {
                     }
                     ":" (expectation.line)
                 }
-                @if !expectation.decided_by.is_empty() { p.detail { "decided by " (expectation.decided_by) } }
+                @if !expectation.decided_by.is_empty() { p.detail { "decided: " (expectation.decided_by) } }
                 @if let Some(reason) = &expectation.reason { p.reason { (reason) } }
             }
         }
