@@ -19,6 +19,7 @@ mod grape;
 mod grapes;
 mod pages;
 mod peer;
+mod printable;
 mod results;
 mod run;
 mod signals;
