@@ -1,8 +1,8 @@
 //! `report.html`: one file that shows a run, without anything from elsewhere.
 //!
-//! What is read is written here; what is drawn is drawn by `page.js` in the browser, from data in the file, as wide as
-//! the window is. Every text is escaped, scripts that are not ours are not run, and nothing is loaded: the page's
-//! content security policy says so to the browser.
+//! What is read is written here; what is drawn is drawn in the browser, from data in the file and as wide as the window is,
+//! by a script: `common.js`, `sequence.js` and `timeline.js`. Every text is escaped, no script but ours is run, and nothing
+//! is loaded: the page's content security policy says so to the browser.
 
 use std::fs;
 use std::io;
@@ -21,7 +21,13 @@ use crate::backend::On;
 use crate::scenario::Scenario;
 
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const SCRIPT: &str = concat!(
+    "\"use strict\";\n(() => {\n",
+    include_str!("common.js"),
+    include_str!("sequence.js"),
+    include_str!("timeline.js"),
+    "})();\n"
+);
 
 /// Writes `folder/NAME-SEED/report.html`, in place of one that is there.
 ///
@@ -155,7 +161,7 @@ fn story(run: &Run) -> Markup {
     }
 }
 
-/// Where `page.js` draws.
+/// Where the script draws.
 fn drawings() -> Markup {
     html! {
         noscript { p.none { "The pictures are drawn by a script in this file; scripts are switched off here." } }
@@ -201,7 +207,7 @@ fn again(run: &Run, replay: &str) -> Markup {
     }
 }
 
-/// What `page.js` is given.
+/// What the script is given.
 #[derive(Serialize)]
 struct Data<'a> {
     end: u64,
