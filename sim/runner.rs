@@ -32,6 +32,9 @@ pub struct Keep {
 /// A panic of the stack or the laboratory is caught and told as such; its message goes to standard error as well.
 pub fn run(scenario: &Scenario, file: &Path, options: &RunOptions, keep: &Keep) -> Run {
     let start = wall_now();
+    // What cannot be drawn is refused when it is to run.
+    let drawn = scenario.drawn(options.seed).ok().flatten();
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     let seen = Rc::new(RefCell::new(Seen::default()));
     let result = catch_unwind(AssertUnwindSafe(|| attempt(scenario, options, keep, &seen))).unwrap_or_else(|panic| {
         // The files are all the more wanted; that it panicked is told, and not that they could not be written.

@@ -50,6 +50,9 @@ pub enum BackendError {
     /// The simulator refused the topology.
     #[error(transparent)]
     Sim(#[from] crate::engine::SimError),
+    /// What the seed draws does not hold together.
+    #[error("with this seed: {0}")]
+    Drawn(#[from] crate::scenario::LoadError),
     /// The operating system refused something.
     #[error("cannot run on loopback: {0}")]
     Io(#[from] std::io::Error),
@@ -105,6 +108,8 @@ pub fn watch(
     options: &RunOptions,
     mut spectator: impl Spectator + 'static,
 ) -> Result<Outcome, BackendError> {
+    let drawn = scenario.drawn(options.seed)?;
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     match options.on {
         On::Sim => simulated::run(scenario, options, spectator),
         On::Loopback => loopback::run(scenario, move |record| spectator.event(record)),

@@ -47,6 +47,8 @@ pub(super) fn diagram(terminal: &mut Terminal, args: &DiagramArgs) -> Exit {
 }
 
 fn draw(scenario: &Scenario, seed: u64) -> Result<String, backend::BackendError> {
+    let drawn = scenario.drawn(seed)?;
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     let diagram = Rc::new(RefCell::new(Diagram::new(scenario)));
     let watching = diagram.clone();
     backend::run(scenario, &RunOptions { seed, on: On::Sim }, move |record| watching.borrow_mut().observe(record))?;

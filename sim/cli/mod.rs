@@ -83,6 +83,10 @@ enum Command {
     /// What happens again is counted where it happened first.
     #[command(after_help = diagram::AFTER_HELP)]
     Diagram(diagram::DiagramArgs),
+    /// Prints the JSON schema of scenario files, by which editors complete and check them.
+    ///
+    /// A file whose first line is `#:schema scenario.schema.json` is checked by the schema beside it.
+    Schema,
     /// Runs a scenario with many seeds and values, on all cores.
     ///
     /// Tells the percentiles of each measure, and the failures by cause, each with the command that replays it.
@@ -266,6 +270,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
         Command::Diagram(args) => diagram::diagram(&mut terminal, &args),
+        Command::Schema => check::schema(&mut terminal),
         Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
         Command::Merge(args) => sweep::merge(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),

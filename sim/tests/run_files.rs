@@ -138,7 +138,7 @@ fn tshark_dissects_the_capture_as_utp() {
     for row in tshark(&capture, "bt-utp", &["bt-utp.type"]) {
         *types.entry(row[0].clone()).or_insert(0) += 1;
     }
-    println!("µTP packets by type (0 DATA, 1 FIN, 2 STATE, 4 SYN): {types:?}");
+    eprintln!("µTP packets by type (0 DATA, 1 FIN, 2 STATE, 4 SYN): {types:?}");
     for (number, name) in [("0", "DATA"), ("1", "FIN"), ("2", "STATE"), ("4", "SYN")] {
         assert!(types.contains_key(number), "no {name} in {types:?}");
     }
