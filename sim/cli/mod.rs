@@ -86,6 +86,7 @@ enum Command {
     /// Prints the JSON schema of scenario files, by which editors complete and check them.
     ///
     /// A file whose first line is `#:schema scenario.schema.json` is checked by the schema beside it.
+    #[command(after_help = "Exit codes:\n  0  the schema is on standard output")]
     Schema,
     /// Runs a scenario with many seeds and values, on all cores.
     ///
