@@ -18,6 +18,16 @@ pub struct Record {
     pub event: Event,
 }
 
+impl Record {
+    /// Whether this only shows how something does: it is in pictures, and not in event logs.
+    pub fn is_sample(&self) -> bool {
+        matches!(
+            self.event,
+            Event::Lab(LabEvent::QueueSample { .. }) | Event::Stack(grenache::event::Event::UtpSample { .. })
+        )
+    }
+}
+
 /// What happened: in the laboratory, or in the stack on one of its nodes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -97,6 +107,16 @@ pub enum LabEvent {
         external: SocketAddr,
         /// `idle for 30s`, `rebinding`, `reboot`.
         reason: String,
+    },
+    /// What waits in a link's queue (at the link's host or NAT). Not in the event log: it is told only to who asks for
+    /// samples, and at most every 5 ms for each link and direction.
+    QueueSample {
+        /// `link dsl of laptop, up`.
+        link: String,
+        /// Bytes.
+        bytes: usize,
+        /// How long it takes until all of it is on the line, in nanoseconds.
+        wait_ns: u64,
     },
     /// A node was started.
     NodeStarted,

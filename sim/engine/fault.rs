@@ -248,6 +248,7 @@ impl Engine {
                 state: LinkState::new(model),
                 rng: seed::stream(self.seed, &["link", &format!("node {node}"), direction, "moved", name, &nth]),
                 name: format!("link {name} of {node}, {direction}"),
+                sample_due_ns: 0,
             };
             (line("up"), line("down"))
         });

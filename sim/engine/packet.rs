@@ -42,7 +42,7 @@ pub(crate) struct Packet {
 pub(crate) struct HostId(pub(crate) u32);
 
 /// What is in a packet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Body {
     Udp(Bytes),
     /// On the heap: most packets are UDP, and every packet is moved often.

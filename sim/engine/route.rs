@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 use bytes::Bytes;
 
+use super::capture::Direction;
 use super::fault::{Degraded, clock_ahead};
 use super::hop::{FirewallRule, LinkState, Mapped, Note, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
@@ -59,6 +60,8 @@ pub(crate) struct Line {
     pub(crate) rng: grenache::net::Rng,
     /// `link dsl of laptop, up`.
     pub(crate) name: String,
+    /// When the next sample of its queue is due.
+    pub(crate) sample_due_ns: u64,
 }
 
 impl Attachment {
@@ -83,6 +86,7 @@ impl Attachment {
             state: LinkState::new(&super::topology::DEFAULT_LINK),
             rng: super::seed::stream(0, &[]),
             name: String::new(),
+            sample_due_ns: 0,
         };
         Self::new(Place::Internet, line(), line())
     }
@@ -109,6 +113,7 @@ impl Engine {
             };
             self.record(now_ns, at, event);
         }
+        self.sight_at_host(now_ns, host, Direction::Out, &packet);
         if destination.ip().is_loopback() || self.host(host).addresses.contains(destination.ip()) {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
         } else if packet.size() > MTU {
@@ -128,7 +133,10 @@ impl Engine {
         match stop {
             Stop::Network(place) => self.in_network(now_ns, place, packet),
             Stop::Owner(Owner::Host(host)) => self.deliver(now_ns, host, packet),
-            Stop::Owner(Owner::Nat(nat)) => self.enter_lan(now_ns, nat, packet),
+            Stop::Owner(Owner::Nat(nat)) => {
+                self.sight_outside(now_ns, nat, Direction::In, &packet);
+                self.enter_lan(now_ns, nat, packet);
+            }
         }
     }
 
@@ -172,6 +180,7 @@ impl Engine {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
         let fate = attachment.cross(true, now_ns, packet.size());
+        self.sample_queue(now_ns, from, true);
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, stop)),
             Err(rule) => {
@@ -184,6 +193,7 @@ impl Engine {
     fn downlink(&mut self, now_ns: u64, to: Owner, packet: Packet) {
         let attachment = self.attachment(to);
         let fate = attachment.cross(false, now_ns, packet.size());
+        self.sample_queue(now_ns, to, false);
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, Stop::Owner(to))),
             Err(rule) => {
@@ -215,6 +225,7 @@ impl Engine {
     }
 
     fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+        self.sight_inside(now_ns, id, Direction::In, &packet);
         if self.nat(id).rebooting > 0 {
             return self.drop_at_nat(now_ns, id, &packet, &Rule::NatReboots);
         }
@@ -235,6 +246,7 @@ impl Engine {
                 if hairpin {
                     self.enter_lan(now_ns, id, packet);
                 } else {
+                    self.sight_outside(now_ns, id, Direction::Out, &packet);
                     self.uplink(now_ns, Owner::Nat(id), packet);
                 }
             }
@@ -247,6 +259,7 @@ impl Engine {
         if self.nat(id).lan6.is_none() {
             return self.drop_at_nat(now_ns, id, &packet, &Rule::NoIpv6);
         }
+        self.sight_outside(now_ns, id, Direction::Out, &packet);
         self.uplink(now_ns, Owner::Nat(id), packet);
     }
 
@@ -275,10 +288,12 @@ impl Engine {
         {
             return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
         }
+        self.sight_inside(now_ns, id, Direction::Out, &packet);
         self.in_network(now_ns, Place::Lan(id), packet);
     }
 
     fn deliver(&mut self, now_ns: u64, id: HostId, packet: Packet) {
+        self.sight_at_host(now_ns, id, Direction::In, &packet);
         let seed = self.seed;
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::address::Addresses;
+use super::capture::Watch;
 use super::hop::{FirewallState, LinkState, NatState};
 use super::host::Host;
 use super::packet::HostId;
@@ -152,6 +153,7 @@ pub(crate) fn build(
         links: links.clone(),
         packets: 0,
         observed: false,
+        watch: Watch::default(),
         records: Vec::new(),
         wakers: Vec::new(),
         notes: Vec::new(),
@@ -245,6 +247,7 @@ impl Builder<'_> {
                 None => format!("link of {name}, {direction}"),
                 Some(link) => format!("link {link} of {name}, {direction}"),
             },
+            sample_due_ns: 0,
         };
         Ok(Attachment::new(place, line("up"), line("down")))
     }

@@ -1,9 +1,11 @@
 //! What the README shows is so.
 
+use std::cell::RefCell;
 use std::path::Path;
+use std::rc::Rc;
 
 use grenache_sim::backend::{self, On, RunOptions};
-use grenache_sim::report::Verdict;
+use grenache_sim::report::{Diagram, Verdict};
 use grenache_sim::scenario;
 
 const README: &str = include_str!("../../README.md");
@@ -30,6 +32,20 @@ fn its_variant_passes() {
         let outcome = backend::run(&scenario, &RunOptions { seed, on: On::Sim }, |_| {}).expect("it runs");
         assert_eq!(outcome.verdict, Verdict::Passed, "seed {seed}: {:?}", outcome.expectations);
     }
+}
+
+#[test]
+fn its_diagram_is_that_of_the_scenario() {
+    let (_, after) = README.split_once("```mermaid\n").expect("the README shows a diagram");
+    let (shown, _) = after.split_once("```").expect("the diagram ends");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/broker-both-nat.toml");
+    let scenario = scenario::load(&path).expect("it is a scenario");
+    let diagram = Rc::new(RefCell::new(Diagram::new(&scenario)));
+    let watching = diagram.clone();
+    let options = RunOptions { seed: scenario.seed, on: On::Sim };
+    backend::run(&scenario, &options, move |record| watching.borrow_mut().observe(record)).expect("it runs");
+    let drawn = diagram.borrow().mermaid();
+    assert!(drawn == shown, "paste what `grenache diagram scenarios/broker-both-nat.toml` prints:\n{drawn}");
 }
 
 #[test]

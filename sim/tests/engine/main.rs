@@ -1,5 +1,6 @@
 //! The engine, from outside: what programs on its hosts see, and what the event stream says.
 
+mod captures;
 mod determinism;
 mod faults;
 mod firewall;
