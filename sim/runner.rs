@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::backend::{self, On, RunOptions};
 use crate::event::Record;
-use crate::report::{Comparison, EventLog, Outcome, Run, RunResult, Trail};
+use crate::report::{Behind, EventLog, Run, RunResult, Trail, lockstep, seconds};
 use crate::scenario::Scenario;
 use crate::sweep::play::message;
 
@@ -18,7 +18,7 @@ use crate::sweep::play::message;
 pub struct Keep {
     /// The folder that event logs go to, as `NAME-SEED/events.jsonl`.
     pub out: Option<PathBuf>,
-    /// Whether it is run twice, and the two event logs compared. The first log is held in memory.
+    /// Whether it is run twice, at the same time, and the events are compared.
     pub twice: bool,
     /// What was set in the file, for the replay command: keys and values.
     pub set: Vec<(String, String)>,
@@ -60,8 +60,7 @@ pub fn wall_now() -> Instant {
 struct Seen {
     trail: Trail,
     log: Option<EventLog<File>>,
-    memory: Option<EventLog<Vec<u8>>>,
-    comparison: Option<Comparison>,
+    comparison: Option<Behind>,
 }
 
 impl Seen {
@@ -70,10 +69,7 @@ impl Seen {
         if let Some(log) = &mut self.log {
             log.write(record);
         }
-        if let Some(memory) = &mut self.memory {
-            memory.write(record);
-        }
-        if let Some(comparison) = &mut self.comparison {
+        if let Some(comparison) = &self.comparison {
             comparison.observe(record);
         }
     }
@@ -89,37 +85,55 @@ fn attempt(scenario: &Scenario, options: &RunOptions, keep: &Keep, seen: &Rc<Ref
             }
         }
     }
-    if keep.twice {
-        seen.borrow_mut().memory = Some(EventLog::new(Vec::new()));
+    let result = if keep.twice { twice(scenario, options, seen) } else { observe(scenario, options, seen) };
+    let log = seen.try_borrow_mut().ok().and_then(|mut seen| seen.log.take());
+    match log.map(EventLog::finish) {
+        Some(Err(error)) => RunResult::Refused(format!("cannot write the event log: {error}")),
+        _ => result,
     }
-    let outcome = match observe(scenario, options, seen) {
-        Ok(outcome) => outcome,
-        Err(refused) => return refused,
-    };
-    let (log, memory) = {
-        let mut seen = seen.borrow_mut();
-        (seen.log.take(), seen.memory.take())
-    };
-    if let Some(Err(error)) = log.map(EventLog::finish) {
-        return RunResult::Refused(format!("cannot write the event log: {error}"));
-    }
-    if let Some(Ok(earlier)) = memory.map(EventLog::finish) {
-        let again = Rc::new(RefCell::new(Seen { comparison: Some(Comparison::new(earlier)), ..Seen::default() }));
-        if let Err(refused) = observe(scenario, options, &again) {
-            return refused;
-        }
-        let comparison = again.borrow_mut().comparison.take();
-        if let Some(difference) = comparison.and_then(Comparison::finish) {
-            return RunResult::Nondeterministic(difference);
-        }
-    }
-    RunResult::Done(outcome)
 }
 
-fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> Result<Outcome, RunResult> {
+fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
     let watching = seen.clone();
-    backend::run(scenario, options, move |record| watching.borrow_mut().observe(record))
-        .map_err(|error| RunResult::Refused(error.to_string()))
+    let ran = backend::run(scenario, options, move |record| watching.borrow_mut().observe(record));
+    ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
+}
+
+/// Runs it on two threads at once and compares; the second run is the one that is told.
+fn twice(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
+    let caught = |work: &mut dyn FnMut() -> RunResult| {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| RunResult::Panicked(message(&*panic)))
+    };
+    let (_, second, difference) = lockstep(
+        |mut ahead| {
+            let mut observer = Some(move |record: &Record| ahead.observe(record));
+            caught(&mut || {
+                let ran = backend::run(scenario, options, observer.take().expect("it is called once"));
+                ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
+            })
+        },
+        |behind| {
+            seen.borrow_mut().comparison = Some(behind);
+            caught(&mut || observe(scenario, options, seen))
+        },
+        ending,
+        ending,
+    );
+    match (second, difference) {
+        // It is refused before anything happens.
+        (RunResult::Refused(reason), _) => RunResult::Refused(reason),
+        (_, Some(difference)) => RunResult::Nondeterministic(difference),
+        (second, None) => second,
+    }
+}
+
+/// How a run ended, in words.
+fn ending(result: &RunResult) -> String {
+    match result {
+        RunResult::Done(outcome) => format!("it {} after {}", result.verdict(), seconds(outcome.simulated)),
+        RunResult::Panicked(message) => format!("it panicked: {message}"),
+        _ => format!("it was {}", result.verdict()),
+    }
 }
 
 /// The command that does the same again.
@@ -136,6 +150,11 @@ fn replay(file: &Path, options: &RunOptions, keep: &Keep) -> String {
         command.push_str(&format!(" --out {}", shell_word(out)));
     }
     format!("{command} {}", shell_word(file))
+}
+
+/// The command that runs a file with its own seed.
+pub fn run_command(file: &Path) -> String {
+    format!("grenache run {}", shell_word(file))
 }
 
 /// The command that does one run of a sweep again.

@@ -3,7 +3,9 @@
 mod determinism;
 mod hosts;
 mod lab;
+mod lockstep;
 mod nats;
 mod packets;
 mod six;
+mod streams;
 mod tcp;
