@@ -20,6 +20,7 @@ mod pages;
 mod peer;
 mod results;
 mod run;
+mod shrink;
 mod signals;
 mod stop;
 mod sweep;
@@ -83,6 +84,9 @@ enum Command {
     /// Joins the results of a sweep that several machines shared.
     #[command(after_help = sweep::MERGE_AFTER_HELP)]
     Merge(sweep::MergeArgs),
+    /// Cuts a failing scenario down to what still fails the same way, and writes it as a file.
+    #[command(after_help = shrink::AFTER_HELP)]
+    Shrink(shrink::ShrinkArgs),
     /// Runs one Grape in the foreground, until SIGTERM or SIGINT.
     #[command(after_help = grape::AFTER_HELP)]
     Grape(grape::GrapeArgs),
@@ -256,6 +260,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Check { paths } => check::check(&mut terminal, &paths),
         Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
         Command::Merge(args) => sweep::merge(&mut terminal, &args),
+        Command::Shrink(args) => shrink::run(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
         Command::Grapes(args) => grapes::grapes(&mut terminal, &args),
