@@ -8,6 +8,7 @@
 //! | [`backend`] | where a scenario runs: simulated, or on this machine's loopback addresses |
 //! | [`report`] | verdicts, the event log, what a person sees |
 //! | [`runner`] | one run: its event log, its verdict, its replay command |
+//! | [`matrix`] | two parameters against each other, and against theory |
 //! | [`shrink`] | from a scenario that fails to the least of it that does |
 //! | [`sweep`] | many runs: over seeds and values, percentiles, failures by cause |
 //! | [`grapes`] | Grapes outside of this process: ours or the original's, as processes or in containers |
@@ -17,6 +18,7 @@ pub mod backend;
 pub mod engine;
 pub mod event;
 pub mod grapes;
+pub mod matrix;
 pub mod report;
 pub mod runner;
 pub mod scenario;

@@ -16,6 +16,7 @@ mod check;
 mod files;
 mod grape;
 mod grapes;
+mod matrix;
 mod pages;
 mod peer;
 mod results;
@@ -87,6 +88,9 @@ enum Command {
     /// Cuts a failing scenario down to what still fails the same way, and writes it as a file.
     #[command(after_help = shrink::AFTER_HELP)]
     Shrink(shrink::ShrinkArgs),
+    /// Runs a scenario over two parameters, NAT × NAT or others, and checks it against theory.
+    #[command(after_help = matrix::AFTER_HELP)]
+    Matrix(matrix::MatrixArgs),
     /// Runs one Grape in the foreground, until SIGTERM or SIGINT.
     #[command(after_help = grape::AFTER_HELP)]
     Grape(grape::GrapeArgs),
@@ -261,6 +265,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
         Command::Merge(args) => sweep::merge(&mut terminal, &args),
         Command::Shrink(args) => shrink::run(&mut terminal, &args),
+        Command::Matrix(args) => matrix::run(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
         Command::Grapes(args) => grapes::grapes(&mut terminal, &args),
