@@ -19,6 +19,7 @@ mod grapes;
 mod matrix;
 mod pages;
 mod peer;
+mod printable;
 mod results;
 mod run;
 mod shrink;

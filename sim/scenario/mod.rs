@@ -22,6 +22,7 @@
 //! | `ports` | `"preserving"` | or `"contiguous"`, `"random"` (RFC 4787, 4.2.1) |
 //! | `udp-timeout` | `"120s"` | how long a mapping lives unused (RFC 4787, 4.3) |
 //! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
+//! | `lan6` | no IPv6 | the IPv6 network behind it, routed without translation, such as `"2001:db8:1::/64"`; behind another NAT a part of that one's |
 //!
 //! | `[link.NAME]` | default | |
 //! |---|---|---|
@@ -36,6 +37,7 @@
 //! | `address` | the next free in 203.0.113.0/24, or in the LAN it is behind (from its second host on) | |
 //! | `behind` | the internet | the NAT that it is behind |
 //! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
+//! | `address6` | none; behind a NAT with `lan6` the next free there | its IPv6 address; with it and without `address` the node has no IPv4 |
 //!
 //! | `[[program]]` | default | |
 //! |---|---|---|
@@ -49,8 +51,8 @@
 //! | `"announce"` | `service`, `port` required |
 //! | `"lookup"` | `service` required; `every = "1s"`, until it is found |
 //! | `"broker"` | `service` required; `port = 0` (any); `alternate-port`, none (peers learn from it what their NATs do); `relay = false` |
-//! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"`, and with it `connect = false` |
-//! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), or `broker = "SERVICE"`, and with it `connect = false`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"`, and with it `connect = false`; `ipv6 = false` (whether its socket is for both kinds of addresses) |
+//! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), `at = "NODE:PORT"` (or `"IP:PORT"`, `"[IPv6]:PORT"`: no lookup, and no Grape is needed), or `broker = "SERVICE"`, and with it `connect = false`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
 //!
 //! A Grape's `kind` swaps the original's in: `"node"` is the npm package grenache-grape on Node.js as a process
 //! ([`crate::grapes::node`] says where it is looked for), `"container"` is the same in a container. Both need
@@ -66,6 +68,9 @@
 //! A client's `timeout` spans one try of a request, with its lookup and its connection, but not the wait for a punch.
 //! `retries` is how often the requests that failed, be it with a worker's error, are sent again: half a second later,
 //! from the lookup or the wait for a punch on. All `requests` are sent at once, and each has its own answer.
+//!
+//! A node's name in a client's `at` stands for the node's IPv6 address where both have one, else for its IPv4 address.
+//! The DHT is of IPv4: what is found by a lookup or through a broker is reached over IPv4.
 //!
 //! A node's name in `bootstrap`, `grape` and `found.address` stands for its address as it is seen from where it is
 //! used: its own on the same network, else that of the outermost NAT between.
@@ -139,6 +144,7 @@ mod offers;
 mod program;
 mod raw;
 mod read;
+mod six;
 mod topology;
 mod units;
 

@@ -32,6 +32,7 @@ pub(super) fn programs(problems: &mut Problems, file: &File, topology: &Topology
             .label("no [[program]] in this file");
     }
     check_ports(problems, file);
+    super::six::check_programs(problems, file, topology);
     let mut reader = Reader { problems, topology, file };
     file.programs
         .iter()
@@ -128,11 +129,13 @@ impl Reader<'_> {
                 Some(raw::Answer::Echo) | None => Answer::Echo,
             }
         };
-        let grape = self.grape(node, &table.node, table.grape.as_ref())?;
+        let announce = table.announce.unwrap_or(true);
+        let needs_grape = announce || punches.is_some() || broker.is_some() || table.grape.is_some();
+        let grape = self.grape_if(needs_grape, node, &table.node, table.grape.as_ref())?;
         let port = table.port.as_ref().map_or(0, |port| port.get_ref().port());
         let connect = self.connects(table.connect.as_ref(), broker.is_some());
-        let announce = table.announce.unwrap_or(true);
-        Some(Worker { grape, service, port, answer, announce, punches, broker, connect })
+        let ipv6 = table.ipv6.as_ref().is_some_and(|ipv6| *ipv6.get_ref());
+        Some(Worker { grape, service, port, answer, announce, punches, broker, connect, ipv6 })
     }
 
     fn client(&mut self, table: &ClientTable, node: Option<&Name>) -> Option<Client> {
@@ -142,6 +145,7 @@ impl Reader<'_> {
             ("punch", punch.map(Spanned::span)),
             ("announce", table.announce.as_ref().map(Spanned::span)),
             ("broker", table.broker.as_ref().map(Spanned::span)),
+            ("at", table.at.as_ref().map(Spanned::span)),
         ]);
         let connect = self.connects(table.connect.as_ref(), table.broker.is_some());
         let reach = if let Some(name) = &table.announce {
@@ -151,11 +155,14 @@ impl Reader<'_> {
             if connect { Reach::Connect { broker } } else { Reach::Broker { broker } }
         } else if punch.is_some() {
             Reach::Punch
+        } else if let Some(at) = &table.at {
+            Reach::Address(super::six::endpoint(self.problems, self.topology, node?, at)?)
         } else {
             Reach::Lookup
         };
         let timeout = self.some_time(table.timeout.as_ref(), DEFAULT_TIMEOUT);
-        let grape = self.grape(node, &table.node, table.grape.as_ref())?;
+        let needs_grape = table.at.is_none() || table.grape.is_some();
+        let grape = self.grape_if(needs_grape, node, &table.node, table.grape.as_ref())?;
         Some(Client {
             grape,
             service,
@@ -204,6 +211,18 @@ impl Reader<'_> {
                 .also(first_span, "the other")
                 .help(format!("write at most one of: {}", all.join(", ")));
         }
+    }
+
+    /// The Grape of a program that may need none: then that on its node, if there is one. `None` is a problem.
+    #[expect(clippy::option_option, reason = "the outer one is whether there was a problem")]
+    fn grape_if(
+        &mut self,
+        needed: bool,
+        node: Option<&Name>,
+        at: &Text,
+        written: Option<&Text>,
+    ) -> Option<Option<SocketAddrV4>> {
+        if needed || self.api_port(node?).is_some() { self.grape(node, at, written).map(Some) } else { Some(None) }
     }
 
     /// The API of the Grape that a program on `node` uses.

@@ -7,7 +7,10 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use toml::Spanned;
 
-use super::units::{Address, Count, CountOrNone, Endpoint, Lan, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
+use super::units::{
+    Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
+    Size, Time,
+};
 use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
 
@@ -48,6 +51,7 @@ pub(super) struct NatTable {
     pub(super) ports: Option<PortAssignment>,
     pub(super) udp_timeout: Option<Spanned<Time>>,
     pub(super) hairpinning: Option<bool>,
+    pub(super) lan6: Option<Spanned<Lan6>>,
 }
 
 /// RFC 4787's words for what a mapping or a filter depends on.
@@ -106,6 +110,7 @@ pub(super) struct NodeTable {
     pub(super) address: Option<Spanned<Address>>,
     pub(super) behind: Option<Text>,
     pub(super) link: Option<Text>,
+    pub(super) address6: Option<Spanned<Address6>>,
 }
 
 /// `[[program]]`, by its `run`.
@@ -242,6 +247,7 @@ pub(super) struct WorkerTable {
     pub(super) punches: Option<Text>,
     pub(super) broker: Option<Text>,
     pub(super) connect: Option<Spanned<bool>>,
+    pub(super) ipv6: Option<Spanned<bool>>,
 }
 
 /// A worker's way to compute an answer.
@@ -271,6 +277,7 @@ pub(super) struct ClientTable {
     pub(super) requests: Option<Count>,
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) retries: Option<CountOrNone>,
+    pub(super) at: Option<Spanned<AnyEndpoint>>,
 }
 
 /// `[[fault]]`: one of the last four.

@@ -82,6 +82,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
     unnamed.claim_written(problems, file, &topology);
     unnamed.fill_in(problems, file, &mut topology);
     check_reachable(problems, file, &topology);
+    super::six::fill_in(problems, file, &mut topology);
     topology
 }
 
@@ -336,7 +337,8 @@ impl Unnamed {
                 nat.address = self.next_free(problems, &lans, name, nat.behind.clone(), NAT_POOL);
             }
         }
-        for (name, _) in file.nodes.iter().filter(|(_, table)| table.address.is_none()) {
+        // A node with an IPv6 address alone has no other.
+        for (name, _) in file.nodes.iter().filter(|(_, table)| table.address.is_none() && table.address6.is_none()) {
             if let Some(node) = topology.nodes.get_mut(name.get_ref().as_str()) {
                 node.address = self.next_free(problems, &lans, name, node.behind.clone(), NODE_POOL);
             }

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// The longest duration that a file may have: a year.
@@ -49,6 +49,21 @@ pub(super) struct Lan(pub(super) Ipv4Net);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Endpoint {
     Address(SocketAddrV4),
+    Node(String, u16),
+}
+
+/// An IPv6 address: `"2001:db8::1"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address6(pub(super) Ipv6Addr);
+
+/// An IPv6 network: `"2001:db8:1::/64"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lan6(pub(super) Ipv6Net);
+
+/// An address of either kind or a node's name, with a port: `"[2001:db8::1]:5000"`, `"server:5000"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AnyEndpoint {
+    Address(SocketAddr),
     Node(String, u16),
 }
 
@@ -188,6 +203,49 @@ impl Text for Endpoint {
     }
 }
 
+impl Text for Address6 {
+    const WHAT: &'static str = "an IPv6 address";
+    const EXAMPLE: &'static str = "2001:db8::1";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ipv6Addr::from_str(text).map(Self).map_err(|_| not_one::<Self>(text))
+    }
+}
+
+impl Text for Lan6 {
+    const WHAT: &'static str = "an IPv6 network";
+    const EXAMPLE: &'static str = "2001:db8:1::/64";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let net = Ipv6Net::from_str(text).map_err(|_| not_one::<Self>(text))?;
+        if net.addr() != net.network() {
+            return Err(format!("`{text}` is an address in a network: write the network itself, \"{}\"", net.trunc()));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl Text for AnyEndpoint {
+    const WHAT: &'static str = "an address with a port";
+    const EXAMPLE: &'static str = "[2001:db8::1]:5000";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with('[') {
+            return match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() > 0 => Ok(Self::Address(address)),
+                _ => Err(not_one::<Self>(text)),
+            };
+        }
+        Endpoint::parse(text).map(|endpoint| match endpoint {
+            Endpoint::Address(address) => Self::Address(address.into()),
+            Endpoint::Node(name, port) => Self::Node(name, port),
+        })
+    }
+}
+
 fn not_one<T: Text>(text: &str) -> String {
     format!("`{text}` is not {} such as \"{}\"", T::WHAT, T::EXAMPLE)
 }
@@ -278,7 +336,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Time Percentage Rate Size Address Lan Endpoint);
+read_as_text!(Time Percentage Rate Size Address Lan Endpoint Address6 Lan6 AnyEndpoint);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -404,6 +462,7 @@ mod tests {
             for text in [text, format!("{number}{unit}")] {
                 let _ = (Time::parse(&text), Percentage::parse(&text), Rate::parse(&text), Size::parse(&text));
                 let _ = (Address::parse(&text), Lan::parse(&text), Endpoint::parse(&text));
+                let _ = (Address6::parse(&text), Lan6::parse(&text), AnyEndpoint::parse(&text));
             }
         }
 
