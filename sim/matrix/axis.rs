@@ -98,7 +98,7 @@ pub fn nats(document: &Document) -> Result<(Axis, Axis), AxisError> {
 }
 
 /// Whether a key is a whole NAT.
-fn is_nat(key: &str) -> bool {
+pub(super) fn is_nat(key: &str) -> bool {
     key.strip_prefix("nat.").is_some_and(|name| !name.is_empty() && !name.contains('.'))
 }
 

@@ -1,5 +1,6 @@
 //! The heat map: one file that needs nothing else, in light and dark.
 
+use super::axis::is_nat;
 use super::cells::{Agreement, Cell, Matrix};
 use super::text::numbers;
 
@@ -11,7 +12,7 @@ const STYLE: &str = "\
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 2rem; }
 h1 { font-size: 1.3rem; } p { color: var(--faint); max-width: 60rem; }
 .wide { overflow-x: auto; } table { border-collapse: separate; border-spacing: 2px; }
-th { font-weight: 600; padding: .35rem .6rem; text-align: right; white-space: nowrap; }
+th { font-weight: 600; padding: .35rem .6rem; text-align: right; white-space: nowrap; } th[scope=col] { text-align: center; }
 td { min-width: 4.2rem; padding: .35rem .5rem; text-align: center; border-radius: 4px; border: 2px solid transparent;
   background: color-mix(in oklab, var(--all) calc(var(--share) * 1%), var(--none)); }
 td.most { color: var(--all-ink); } td small { display: block; opacity: .8; font-size: .72rem; white-space: nowrap; }
@@ -19,16 +20,23 @@ td.wrong { border-color: var(--wrong); font-weight: 700; } .wrong b { color: var
 li code { font-size: .85em; }
 ";
 
+/// What the short names of NATs mean.
+const NATS: &str = " A NAT is MAPPING/FILTERING (RFC 4787), each ei: endpoint-independent, ad: address-dependent, apd: \
+    address-and-port-dependent.";
+
 /// The heat map's text.
 pub fn html(matrix: &Matrix) -> String {
     let title = format!("{}: {} × {}", matrix.name, matrix.rows.key, matrix.columns.key);
     let (title, seeds) = (escape(&title), escape(&matrix.seeds));
+    let (rows, columns) = (escape(&matrix.rows.key), escape(&matrix.columns.key));
+    let pairs = [&matrix.rows, &matrix.columns].into_iter().any(|axis| is_nat(&axis.key));
+    let kinds = if pairs { NATS } else { "" };
     let mut text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}</title>\n\
          <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n\
-         <p>The share of runs that pass, of the seeds {seeds} in each cell, and below it where that of all seeds lies with \
-         95 % confidence (Wilson). {}</p>\n",
+         <p>Rows are {rows}, columns {columns}.{kinds} A cell has the share of runs that pass, of the seeds {seeds}, and \
+         below it where that of all seeds lies with 95 % confidence (Wilson). {}</p>\n",
         escape(&theory(matrix))
     );
     text.push_str("<div class=\"wide\"><table>\n<tr><th></th>");
