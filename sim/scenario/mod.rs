@@ -174,6 +174,7 @@ mod draw;
 mod error;
 mod expect;
 mod expectation;
+mod flat;
 pub mod model;
 mod offers;
 mod population;
@@ -187,6 +188,7 @@ mod topology;
 mod units;
 
 pub use error::{LoadError, Problem};
+pub use flat::flat;
 pub use model::Scenario;
 pub use schema::schema;
 

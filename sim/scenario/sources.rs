@@ -14,7 +14,7 @@ use super::error::{Problems, suggestion};
 use super::read::{Entry, LISTS, parse};
 
 /// The tables of named tables.
-const NAMED: [&str; 3] = ["nat", "link", "node"];
+pub(super) const NAMED: [&str; 3] = ["nat", "link", "node"];
 
 /// How many files may extend each other in a row.
 const MAX_DEPTH: usize = 8;

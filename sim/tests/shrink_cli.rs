@@ -155,6 +155,10 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("there is room for a folder")
 }
 
+fn shipped(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(name)
+}
+
 fn shrunk(path: &Path, args: &[&str]) -> String {
     let output = path.with_extension("min.toml");
     let ran = ran(grenache().arg("shrink").arg(path).args(args));
@@ -228,22 +232,30 @@ fn a_bound_ends_the_search_with_what_it_has() {
 #[test]
 fn what_passes_is_not_shrunk() {
     let folder = folder();
-    let path = folder.path().join("passes.toml");
-    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/two-grapes.toml");
-    fs::copy(scenario, &path).expect("the folder is writable");
-    let passes = ran(grenache().arg("shrink").arg(&path).args(["--seed", "3"]));
+    let output = folder.path().join("small.toml");
+    let passes =
+        ran(grenache().arg("shrink").arg(shipped("two-grapes.toml")).args(["--seed", "3", "--output"]).arg(&output));
     assert_eq!((passes.code, passes.stdout.as_str()), (Some(2), ""));
     assert!(passes.stderr.contains("the run passes: there is nothing to shrink"), "{}", passes.stderr);
-    assert!(!path.with_extension("min.toml").exists());
+    assert!(!output.exists());
 }
 
 #[test]
 fn losses_that_make_a_run_fail_stay() {
     let folder = folder();
-    let path = folder.path().join("lossy.toml");
-    let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scenarios/simple-connection-lossy.toml");
-    fs::copy(scenario, &path).expect("the folder is writable");
-    let small = shrunk(&path, &["--seed", "0", "--set", "link.lossy.loss=40%"]);
+    let output = folder.path().join("small.toml");
+    let mut command = grenache();
+    command.arg("shrink").arg(shipped("simple-connection-lossy.toml")).args([
+        "--seed",
+        "0",
+        "--set",
+        "link.lossy.loss=40%",
+    ]);
+    let shrunk = ran(command.arg("--output").arg(&output));
+    assert_eq!(shrunk.code, Some(0), "{}{}", shrunk.stdout, shrunk.stderr);
+    let small = fs::read_to_string(output).expect("it is written");
+    // The file extends others: what is left stands by itself.
+    assert!(!small.contains("extends"), "{small}");
     assert!(small.contains("over links that lose and delay nothing"), "{small}");
     assert!(small.contains("loss = \"40%\""), "{small}");
     assert!(small.contains("with link.lossy.loss=40%"), "{small}");
