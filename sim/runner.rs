@@ -11,7 +11,7 @@ use crate::backend::{self, On, RunOptions, Spectator};
 use crate::engine::Sighting;
 use crate::event::Record;
 use crate::report::picture::Picture;
-use crate::report::{self, Capture, Comparison, EventLog, Outcome, Run, RunResult, Trail};
+use crate::report::{self, Behind, Capture, EventLog, Run, RunResult, Trail, lockstep, seconds};
 use crate::scenario::Scenario;
 use crate::sweep::play::message;
 
@@ -21,7 +21,7 @@ pub struct Keep {
     /// The folder that a run's files go to: `NAME-SEED/events.jsonl`, `NAME-SEED/capture.pcapng` and
     /// `NAME-SEED/report.html`.
     pub out: Option<PathBuf>,
-    /// Whether it is run twice, and the two event logs compared. The first log is held in memory.
+    /// Whether it is run twice, at the same time, and the events are compared.
     pub twice: bool,
     /// What was set in the file, for the replay command: keys and values.
     pub set: Vec<(String, String)>,
@@ -83,8 +83,7 @@ struct Seen {
     log: Option<EventLog<File>>,
     capture: Option<Capture<File>>,
     picture: Option<Picture>,
-    memory: Option<EventLog<Vec<u8>>>,
-    comparison: Option<Comparison>,
+    comparison: Option<Behind>,
 }
 
 /// Shows a run to what is shared with whoever started it.
@@ -122,10 +121,7 @@ impl Seen {
         if let Some(picture) = &mut self.picture {
             picture.observe(record);
         }
-        if let Some(memory) = &mut self.memory {
-            memory.write(record);
-        }
-        if let Some(comparison) = &mut self.comparison {
+        if let Some(comparison) = self.comparison.as_ref().filter(|_| !record.is_sample()) {
             comparison.observe(record);
         }
     }
@@ -152,38 +148,58 @@ fn attempt(scenario: &Scenario, options: &RunOptions, keep: &Keep, seen: &Rc<Ref
             }
         }
     }
-    if keep.twice {
-        seen.borrow_mut().memory = Some(EventLog::new(Vec::new()));
-    }
-    let outcome = match observe(scenario, options, seen) {
-        Ok(outcome) => outcome,
-        Err(refused) => return refused,
-    };
-    let (log, capture, memory) = {
-        let mut seen = seen.borrow_mut();
-        (seen.log.take(), seen.capture.take(), seen.memory.take())
-    };
+    let result = if keep.twice { twice(scenario, options, seen) } else { observe(scenario, options, seen) };
+    let files = seen.try_borrow_mut().map(|mut seen| (seen.log.take(), seen.capture.take()));
+    let (log, capture) = files.unwrap_or_default();
     if let Some(Err(error)) = log.map(EventLog::finish) {
         return RunResult::Refused(format!("cannot write the event log: {error}"));
     }
     if let Some(Err(error)) = capture.map(Capture::finish) {
         return RunResult::Refused(format!("cannot write the capture: {error}"));
     }
-    if let Some(Ok(earlier)) = memory.map(EventLog::finish) {
-        let again = Rc::new(RefCell::new(Seen { comparison: Some(Comparison::new(earlier)), ..Seen::default() }));
-        if let Err(refused) = observe(scenario, options, &again) {
-            return refused;
-        }
-        let comparison = again.borrow_mut().comparison.take();
-        if let Some(difference) = comparison.and_then(Comparison::finish) {
-            return RunResult::Nondeterministic(difference);
-        }
-    }
-    RunResult::Done(outcome)
+    result
 }
 
-fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> Result<Outcome, RunResult> {
-    backend::watch(scenario, options, Watching(seen.clone())).map_err(|error| RunResult::Refused(error.to_string()))
+fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
+    let ran = backend::watch(scenario, options, Watching(seen.clone()));
+    ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
+}
+
+/// Runs it on two threads at once and compares; the second run is the one that is told.
+fn twice(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
+    let caught = |work: &mut dyn FnMut() -> RunResult| {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| RunResult::Panicked(message(&*panic)))
+    };
+    let (_, second, difference) = lockstep(
+        |mut ahead| {
+            let mut observer = Some(move |record: &Record| ahead.observe(record));
+            caught(&mut || {
+                let ran = backend::run(scenario, options, observer.take().expect("it is called once"));
+                ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
+            })
+        },
+        |behind| {
+            seen.borrow_mut().comparison = Some(behind);
+            caught(&mut || observe(scenario, options, seen))
+        },
+        ending,
+        ending,
+    );
+    match (second, difference) {
+        // It is refused before anything happens.
+        (RunResult::Refused(reason), _) => RunResult::Refused(reason),
+        (_, Some(difference)) => RunResult::Nondeterministic(difference),
+        (second, None) => second,
+    }
+}
+
+/// How a run ended, in words.
+fn ending(result: &RunResult) -> String {
+    match result {
+        RunResult::Done(outcome) => format!("it {} after {}", result.verdict(), seconds(outcome.simulated)),
+        RunResult::Panicked(message) => format!("it panicked: {message}"),
+        _ => format!("it was {}", result.verdict()),
+    }
 }
 
 /// The command that does the same again.
@@ -200,6 +216,11 @@ fn replay(file: &Path, options: &RunOptions, keep: &Keep) -> String {
         command.push_str(&format!(" --out {}", shell_word(out)));
     }
     format!("{command} {}", shell_word(file))
+}
+
+/// The command that runs a file with its own seed.
+pub fn run_command(file: &Path) -> String {
+    format!("grenache run {}", shell_word(file))
 }
 
 /// The command that does one run of a sweep again.

@@ -17,11 +17,13 @@ mod diagram;
 mod files;
 mod grape;
 mod grapes;
+mod matrix;
 mod pages;
 mod peer;
 mod printable;
 mod results;
 mod run;
+mod shrink;
 mod signals;
 mod stop;
 mod sweep;
@@ -96,6 +98,12 @@ enum Command {
     /// Joins the results of a sweep that several machines shared.
     #[command(after_help = sweep::MERGE_AFTER_HELP)]
     Merge(sweep::MergeArgs),
+    /// Cuts a failing scenario down to what still fails the same way, and writes it as a file.
+    #[command(after_help = shrink::AFTER_HELP)]
+    Shrink(shrink::ShrinkArgs),
+    /// Runs a scenario over two parameters, NAT × NAT or others, and checks it against theory.
+    #[command(after_help = matrix::AFTER_HELP)]
+    Matrix(matrix::MatrixArgs),
     /// Runs one Grape in the foreground, until SIGTERM or SIGINT.
     #[command(after_help = grape::AFTER_HELP)]
     Grape(grape::GrapeArgs),
@@ -277,6 +285,8 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Schema => check::schema(&mut terminal),
         Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
         Command::Merge(args) => sweep::merge(&mut terminal, &args),
+        Command::Shrink(args) => shrink::run(&mut terminal, &args),
+        Command::Matrix(args) => matrix::run(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
         Command::Grapes(args) => grapes::grapes(&mut terminal, &args),

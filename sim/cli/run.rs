@@ -54,7 +54,8 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
     let jobs = match on {
         // Runs on loopback share ports.
         On::Loopback => 1,
-        On::Sim => super::jobs(args.jobs),
+        // Each run that is done twice takes two threads.
+        On::Sim => super::jobs(args.jobs).div_ceil(if args.twice { 2 } else { 1 }),
     };
     let keep = Keep { out: args.out.clone(), twice: args.twice, set: settings(&args) };
 

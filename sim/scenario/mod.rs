@@ -202,6 +202,7 @@ mod error;
 mod expectation;
 pub(crate) mod fault;
 mod firewall;
+mod flat;
 pub mod model;
 mod offers;
 mod population;
@@ -215,6 +216,7 @@ mod topology;
 mod units;
 
 pub use error::{LoadError, Problem};
+pub use flat::flat;
 pub use model::Scenario;
 pub use schema::schema;
 
