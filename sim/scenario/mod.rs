@@ -116,6 +116,7 @@ use std::time::Duration;
 mod error;
 mod expect;
 pub mod model;
+mod nat;
 mod offers;
 mod program;
 mod raw;

@@ -6,8 +6,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
 use serde_json::Value;
+
+mod nat;
+
+pub use nat::{Dependence, Nat, PortAssignment};
 
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;
@@ -35,51 +38,6 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// What must happen, in the file's order.
     pub expectations: Vec<Expectation>,
-}
-
-/// A NAT in RFC 4787's terms, with the network behind it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Nat {
-    /// Its public address.
-    pub address: Ipv4Addr,
-    /// The network behind it. Two NATs may have the same.
-    pub lan: Ipv4Net,
-    /// The NAT that this one is behind.
-    pub behind: Option<Name>,
-    /// Its uplink.
-    pub link: Option<Name>,
-    /// RFC 4787, 4.1.
-    pub mapping: Dependence,
-    /// RFC 4787, 5.
-    pub filtering: Dependence,
-    /// RFC 4787, 4.2.1.
-    pub ports: PortAssignment,
-    /// How long a UDP mapping lives unused (RFC 4787, 4.3).
-    pub udp_timeout: Duration,
-    /// Whether two hosts behind it can reach each other by their public addresses (RFC 4787, 6).
-    pub hairpinning: bool,
-}
-
-/// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dependence {
-    /// Nothing but the internal address and port.
-    EndpointIndependent,
-    /// Also the remote address.
-    AddressDependent,
-    /// Also the remote address and port.
-    AddressAndPortDependent,
-}
-
-/// How a NAT picks a mapping's external port (RFC 4787, 4.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortAssignment {
-    /// The internal port where it is free, else the next free one.
-    Preserving,
-    /// The one after the last that was given out, or the next free one after it; after 65535 comes 1024.
-    Contiguous,
-    /// A random free one of 1024–65535.
-    Random,
 }
 
 /// What a link does to packets, the same in both directions, each with a state of its own.

@@ -7,7 +7,8 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use toml::Spanned;
 
-use super::units::{Address, Count, CountOrNone, Endpoint, Lan, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
+use super::nat::NatTable;
+use super::units::{Address, Count, CountOrNone, Endpoint, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
 use crate::scenario::model;
 
 /// A text with its place in the file.
@@ -32,59 +33,6 @@ pub(super) struct Head {
     pub(super) description: Option<String>,
     pub(super) seed: Option<Seed>,
     pub(super) time_limit: Option<Spanned<Time>>,
-}
-
-/// `[nat.NAME]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct NatTable {
-    pub(super) address: Option<Spanned<Address>>,
-    pub(super) lan: Option<Spanned<Lan>>,
-    pub(super) behind: Option<Text>,
-    pub(super) link: Option<Text>,
-    pub(super) mapping: Option<Dependence>,
-    pub(super) filtering: Option<Dependence>,
-    pub(super) ports: Option<PortAssignment>,
-    pub(super) udp_timeout: Option<Spanned<Time>>,
-    pub(super) hairpinning: Option<bool>,
-}
-
-/// RFC 4787's words for what a mapping or a filter depends on.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Dependence {
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
-}
-
-impl From<Dependence> for model::Dependence {
-    fn from(raw: Dependence) -> Self {
-        match raw {
-            Dependence::EndpointIndependent => Self::EndpointIndependent,
-            Dependence::AddressDependent => Self::AddressDependent,
-            Dependence::AddressAndPortDependent => Self::AddressAndPortDependent,
-        }
-    }
-}
-
-/// How external ports are picked.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum PortAssignment {
-    Preserving,
-    Contiguous,
-    Random,
-}
-
-impl From<PortAssignment> for model::PortAssignment {
-    fn from(raw: PortAssignment) -> Self {
-        match raw {
-            PortAssignment::Preserving => Self::Preserving,
-            PortAssignment::Contiguous => Self::Contiguous,
-            PortAssignment::Random => Self::Random,
-        }
-    }
 }
 
 /// `[link.NAME]`.

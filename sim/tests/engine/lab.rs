@@ -12,7 +12,7 @@ use std::time::Duration;
 use grenache::net::{Net, RecvMeta, Transmit, UdpSocket};
 use grenache_sim::engine::{Sim, World};
 use grenache_sim::event::{Event, LabEvent, Record};
-use grenache_sim::scenario::model::{Dependence, Link, Name, Nat, Node, PortAssignment};
+use grenache_sim::scenario::model::{Link, Name, Nat, Node};
 
 pub(crate) const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
@@ -51,17 +51,7 @@ impl Lab {
     }
 
     pub(crate) fn nat_with(mut self, name: &str, address: &str, change: impl FnOnce(&mut Nat)) -> Self {
-        let mut nat = Nat {
-            address: address.parse().unwrap(),
-            lan: "192.168.1.0/24".parse().unwrap(),
-            behind: None,
-            link: None,
-            mapping: Dependence::EndpointIndependent,
-            filtering: Dependence::AddressAndPortDependent,
-            ports: PortAssignment::Preserving,
-            udp_timeout: Duration::from_secs(30),
-            hairpinning: false,
-        };
+        let mut nat = Nat { address: address.parse().unwrap(), udp_timeout: Duration::from_secs(30), ..Nat::default() };
         change(&mut nat);
         self.nats.insert(name.into(), nat);
         self

@@ -272,5 +272,4 @@ impl Mapping {
 }
 
 #[cfg(test)]
-#[path = "nat_tests.rs"]
 mod tests;

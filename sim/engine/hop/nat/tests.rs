@@ -27,17 +27,8 @@ impl Rig {
     }
 
     fn with(change: impl FnOnce(&mut Nat)) -> Self {
-        let mut nat = Nat {
-            address: "198.51.100.10".parse().unwrap(),
-            lan: "192.168.1.0/24".parse().unwrap(),
-            behind: None,
-            link: None,
-            mapping: EndpointIndependent,
-            filtering: AddressAndPortDependent,
-            ports: PortAssignment::Preserving,
-            udp_timeout: Duration::from_secs(30),
-            hairpinning: false,
-        };
+        let address = "198.51.100.10".parse().unwrap();
+        let mut nat = Nat { address, udp_timeout: Duration::from_secs(30), ..Nat::default() };
         change(&mut nat);
         Self { nat: NatState::new(&nat), rng: seed::stream(1, &["nat"]), notes: Vec::new() }
     }
