@@ -9,12 +9,14 @@
 //! | [`report`] | verdicts, the event log, what a person sees |
 //! | [`runner`] | one run: its event log, its verdict, its replay command |
 //! | [`grapes`] | Grapes outside of this process: ours or the original's, as processes or in containers |
+//! | [`probe`] | what hosts find out about the NATs in front of them and ask of them, over any network |
 //! | [`event`] | what happened in a run: the one stream that everything else reads |
 
 pub mod backend;
 pub mod engine;
 pub mod event;
 pub mod grapes;
+pub mod probe;
 pub mod report;
 pub mod runner;
 pub mod scenario;

@@ -6,7 +6,7 @@
 //! | `queue` | what happens when |
 //! | `state` | everything simulated, and what its events do to it |
 //! | `topology` | from a scenario's nodes, NATs and links to the engine's |
-//! | `route` | a packet's way, and its fate |
+//! | `route`, `nats` | a packet's way, and its fate |
 //! | `hop` | links and NATs: small state machines without I/O |
 //! | `host` | a host's lives |
 //! | `network`, `udp`, `tcp` | what the stack on a host is given |
@@ -42,6 +42,7 @@
 mod driver;
 mod hop;
 mod host;
+mod nats;
 mod network;
 mod packet;
 mod queue;

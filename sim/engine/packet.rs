@@ -4,6 +4,7 @@ use std::net::SocketAddrV4;
 
 use bytes::Bytes;
 
+use super::hop::Headers;
 use super::tcp::Segment;
 use crate::event::Protocol;
 
@@ -44,6 +45,11 @@ impl Packet {
             Body::Udp(_) => Protocol::Udp,
             Body::Tcp(_) => Protocol::Tcp,
         }
+    }
+
+    /// What a NAT sees of it.
+    pub(crate) fn headers(&self) -> Headers {
+        Headers { protocol: self.protocol(), source: self.source, destination: self.destination }
     }
 
     /// Bytes with the IP and transport headers.

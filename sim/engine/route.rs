@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use super::hop::{LinkState, Mapped, Note, Rule};
+use super::hop::{LinkState, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -120,32 +120,7 @@ impl Engine {
         self.wakers.extend(effects.wakers);
     }
 
-    /// What NATs noted since the last call.
-    pub(crate) fn apply_notes(&mut self, now_ns: u64, nat: NatId) {
-        if self.notes.is_empty() {
-            return;
-        }
-        let mut notes = std::mem::take(&mut self.notes);
-        let (name, address) = (self.nat(nat).name.clone(), self.nat(nat).state.address());
-        for note in notes.drain(..) {
-            let external = |mapped: Mapped| SocketAddrV4::new(address, mapped.port).into();
-            let event = match note {
-                Note::Created { mapped, internal, remote, expires_ns } => {
-                    self.queue.push(expires_ns, Event::Mapping(nat, mapped));
-                    let (protocol, external) = (mapped.protocol, external(mapped));
-                    LabEvent::MappingCreated { protocol, internal: internal.into(), external, remote }
-                }
-                Note::Removed { mapped, internal, reason } => {
-                    let (protocol, external) = (mapped.protocol, external(mapped));
-                    LabEvent::MappingRemoved { protocol, internal: internal.into(), external, reason }
-                }
-            };
-            self.record(now_ns, Some(name.clone()), event);
-        }
-        self.notes = notes;
-    }
-
-    fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
+    pub(super) fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
         let fate = attachment.up.state.on_packet(now_ns, packet.size(), &mut attachment.up.rng);
@@ -170,7 +145,7 @@ impl Engine {
         }
     }
 
-    fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
+    pub(super) fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
         let destination = *packet.destination.ip();
         let hop = move |engine: &mut Self| match place {
             Place::Internet => (None, "internet".to_owned()),
@@ -189,38 +164,10 @@ impl Engine {
             (None, Place::Lan(nat)) if !self.nat(nat).lan.contains(&destination) => {
                 self.leave_lan(now_ns, nat, packet);
             }
+            (None, Place::Lan(nat)) if self.nat(nat).state.listens_at() == Some(destination) => {
+                self.ask_nat(now_ns, nat, packet);
+            }
             (None, _) => self.drop_packet(now_ns, &packet, hop, &Rule::NoHost(destination)),
-        }
-    }
-
-    fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        let Self { nats, notes, .. } = self;
-        let nat = &mut nats[id.0 as usize];
-        let fate = nat.state.outbound(now_ns, &mut packet, &mut nat.rng, notes);
-        self.apply_notes(now_ns, id);
-        match fate {
-            Ok(hairpin) => {
-                self.translated(now_ns, id, &packet);
-                if hairpin {
-                    self.enter_lan(now_ns, id, packet);
-                } else {
-                    self.uplink(now_ns, Owner::Nat(id), packet);
-                }
-            }
-            Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
-        }
-    }
-
-    fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        let Self { nats, notes, .. } = self;
-        let fate = nats[id.0 as usize].state.inbound(now_ns, &mut packet, notes);
-        self.apply_notes(now_ns, id);
-        match fate {
-            Ok(()) => {
-                self.translated(now_ns, id, &packet);
-                self.in_network(now_ns, Place::Lan(id), packet);
-            }
-            Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
         }
     }
 
@@ -264,14 +211,13 @@ impl Engine {
 
     /// The host that a packet will come to, filters aside.
     fn final_host(&self, mut owner: Owner, packet: &Packet) -> Option<HostId> {
-        let (protocol, mut port) = (packet.protocol(), packet.destination.port());
+        let mut headers = packet.headers();
         loop {
             match owner {
                 Owner::Host(host) => return Some(host),
                 Owner::Nat(nat) => {
-                    let internal = self.nat(nat).state.internal(Mapped { protocol, port })?;
-                    port = internal.port();
-                    owner = self.owner(Place::Lan(nat), *internal.ip())?;
+                    headers.destination = self.nat(nat).state.internal(&headers)?;
+                    owner = self.owner(Place::Lan(nat), *headers.destination.ip())?;
                 }
             }
         }
@@ -287,7 +233,7 @@ impl Engine {
         self.addresses.get(&(place, address)).copied()
     }
 
-    fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
+    pub(super) fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
         if self.observed {
             let event = LabEvent::PacketTranslated {
                 packet: packet.id,
@@ -307,7 +253,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
+    pub(super) fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
         let hop = |engine: &mut Self| {
             let name = engine.nat(nat).name.clone();
             (Some(name.clone()), format!("nat {name}"))
@@ -315,7 +261,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_packet(
+    pub(super) fn drop_packet(
         &mut self,
         now_ns: u64,
         packet: &Packet,

@@ -111,9 +111,16 @@ impl Builder<'_> {
     fn nat(&mut self, name: &Name, nat: &Nat) -> Result<NatNode, SimError> {
         let user = format!("nat {name}");
         let attachment = self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), nat.address)?;
-        self.claim(attachment.place, nat.address, Owner::Nat(self.nat_ids[name]), user)?;
+        let public = match nat.one_to_one.is_empty() {
+            true => nat.addresses().collect(),
+            false => nat.one_to_one.values().copied().collect::<Vec<_>>(),
+        };
+        for address in public {
+            self.claim(attachment.place, address, Owner::Nat(self.nat_ids[name]), user.clone())?;
+        }
         let rng = seed::stream(self.seed, &["nat", name]);
-        Ok(NatNode { name: name.clone(), lan: nat.lan, state: NatState::new(nat), rng, attachment })
+        let state = NatState::new(nat, |purpose| seed::stream(self.seed, &["nat", name, purpose]));
+        Ok(NatNode { name: name.clone(), lan: nat.lan, state, rng, attachment })
     }
 
     fn host(&mut self, id: HostId, name: &Name, node: &Node) -> Result<Host, SimError> {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 mod nat;
 
-pub use nat::{Dependence, Nat, PortAssignment};
+pub use nat::{Dependence, Forward, Hairpinning, Nat, NatPmp, Pooling, PortAssignment, PortBlocks, Refresh, WhenFull};
 
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;

@@ -1,93 +1,192 @@
-//! `[nat.NAME]`: the table as it is written, and the NAT that is made of it.
+//! `[nat.NAME]`: from the table as it is written to the NAT that is made of it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `raw` | the keys and their types |
+//! | `preset` | the familiar kinds |
+//! | `networks` | which NAT may be behind which |
+//! | `hosts` | what concerns the hosts behind it: forwards, one-to-one addresses |
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ipnet::Ipv4Net;
-use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::Problems;
-use super::model::{self, Name, Nat};
-use super::raw::{File, Text};
-use super::topology::{is_usable, shared};
-use super::units::{Address, Lan, Time};
+use super::model::{Nat, NatPmp, PortAssignment, PortBlocks};
+use super::topology::is_usable;
+use super::units::Time;
 
-/// `[nat.NAME]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct NatTable {
-    pub(super) address: Option<Spanned<Address>>,
-    pub(super) lan: Option<Spanned<Lan>>,
-    pub(super) behind: Option<Text>,
-    pub(super) link: Option<Text>,
-    pub(super) mapping: Option<Dependence>,
-    pub(super) filtering: Option<Dependence>,
-    pub(super) ports: Option<PortAssignment>,
-    pub(super) udp_timeout: Option<Spanned<Time>>,
-    pub(super) hairpinning: Option<bool>,
-}
+mod hosts;
+mod networks;
+mod preset;
+mod raw;
 
-/// RFC 4787's words for what a mapping or a filter depends on.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Dependence {
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
-}
+pub(super) use hosts::{forwards, one_to_one};
+pub(super) use networks::{break_cycles, check_lans};
+pub(super) use raw::NatTable;
 
-impl From<Dependence> for model::Dependence {
-    fn from(raw: Dependence) -> Self {
-        match raw {
-            Dependence::EndpointIndependent => Self::EndpointIndependent,
-            Dependence::AddressDependent => Self::AddressDependent,
-            Dependence::AddressAndPortDependent => Self::AddressAndPortDependent,
-        }
-    }
-}
+/// The most public addresses of a NAT.
+const MAX_ADDRESSES: usize = 256;
 
-/// How external ports are picked.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum PortAssignment {
-    Preserving,
-    Contiguous,
-    Random,
-}
+/// The ports that blocks are cut from where no range is written.
+const ALL_PORTS: u32 = 65_536 - 1024;
 
-impl From<PortAssignment> for model::PortAssignment {
-    fn from(raw: PortAssignment) -> Self {
-        match raw {
-            PortAssignment::Preserving => Self::Preserving,
-            PortAssignment::Contiguous => Self::Contiguous,
-            PortAssignment::Random => Self::Random,
-        }
-    }
-}
-
-/// A NAT as its table says it, with what it does not say as by default; nothing else of the file is looked at.
+/// A NAT as its table says it, with what it does not say as its kind or the default has it; nothing else of the file
+/// is looked at.
 pub(super) fn nat(problems: &mut Problems, table: &NatTable) -> Nat {
-    let default = Nat::default();
-    if let Some(timeout) = &table.udp_timeout
-        && timeout.get_ref().0.is_zero()
+    let preset = table.kind.as_ref().map_or_else(Nat::default, |kind| kind.get_ref().preset());
+    preset::check_nature(problems, table);
+    check_time(problems, table.udp_timeout.as_ref(), "a NAT whose mappings live no time lets nothing in or out");
+    check_time(problems, table.tcp_timeout.as_ref(), "a NAT whose mappings live no time lets nothing in or out");
+    let mut written = table.written_addresses().map(|address| address.get_ref().0);
+    let address = written.next().unwrap_or(preset.address);
+    let more_addresses: Vec<_> = written.collect();
+    check_addresses(problems, table);
+    let nat = Nat {
+        address,
+        lan: lan(problems, table.lan.as_ref().map(|lan| (lan.get_ref().0, lan.span())), preset.lan),
+        mapping: value(&table.mapping).map_or(preset.mapping, Into::into),
+        filtering: value(&table.filtering).map_or(preset.filtering, Into::into),
+        ports: value(&table.ports).map_or(preset.ports, Into::into),
+        port_range: table.port_range.as_ref().map(|range| range.get_ref().0.clone()).or(preset.port_range),
+        parity: value(&table.parity).unwrap_or(preset.parity),
+        keeps_port_range: value(&table.keep_port_range).unwrap_or(preset.keeps_port_range),
+        pooling: value(&table.pooling).map_or(preset.pooling, Into::into),
+        udp_timeout: value(&table.udp_timeout).map_or(preset.udp_timeout, |timeout| timeout.0),
+        tcp_timeout: value(&table.tcp_timeout).map_or(preset.tcp_timeout, |timeout| timeout.0),
+        refresh: value(&table.refresh).map_or(preset.refresh, Into::into),
+        hairpinning: table.hairpinning.map_or(preset.hairpinning, |written| written.0),
+        mappings_per_host: value(&table.mappings_per_host).map(|limit| limit.count()).or(preset.mappings_per_host),
+        when_full: value(&table.when_full).map_or(preset.when_full, Into::into),
+        port_blocks: value(&table.port_blocks)
+            .map(|blocks| PortBlocks {
+                size: blocks.size.port(),
+                per_host: blocks.per_host.map_or(1, |blocks| blocks.port()),
+            })
+            .or(preset.port_blocks),
+        nat_pmp: nat_pmp(problems, table),
+        more_addresses,
+        ..preset
+    };
+    check_ports(problems, table, &nat);
+    check_unused(problems, table, &nat);
+    nat
+}
+
+fn value<T: Copy>(written: &Option<Spanned<T>>) -> Option<T> {
+    written.as_ref().map(|written| *written.get_ref())
+}
+
+fn check_time(problems: &mut Problems, written: Option<&Spanned<Time>>, zero: &str) {
+    if let Some(written) = written
+        && written.get_ref().0.is_zero()
     {
-        problems.add(timeout.span(), "a NAT whose mappings live no time lets nothing in or out");
-    }
-    Nat {
-        address: table.address.as_ref().map_or(default.address, |address| address.get_ref().0),
-        lan: lan(problems, table.lan.as_ref().map(|lan| (lan.get_ref().0, lan.span()))),
-        mapping: table.mapping.map_or(default.mapping, Into::into),
-        filtering: table.filtering.map_or(default.filtering, Into::into),
-        ports: table.ports.map_or(default.ports, Into::into),
-        udp_timeout: table.udp_timeout.as_ref().map_or(default.udp_timeout, |timeout| timeout.get_ref().0),
-        hairpinning: table.hairpinning.unwrap_or(default.hairpinning),
-        ..default
+        problems.add(written.span(), zero);
     }
 }
 
-fn lan(problems: &mut Problems, written: Option<(Ipv4Net, Range<usize>)>) -> Ipv4Net {
-    let default = Nat::default().lan;
+fn check_addresses(problems: &mut Problems, table: &NatTable) {
+    let Some(all) = &table.addresses else { return };
+    if let Some(one) = &table.address {
+        problems
+            .add(all.span(), "`address` and `addresses` exclude each other")
+            .also(one.span(), "the other")
+            .help("write all of them as `addresses`");
+    }
+    match all.get_ref().len() {
+        0 => {
+            problems
+                .add(all.span(), "a NAT needs a public address")
+                .help("leave `addresses` out for the next free one");
+        }
+        1..=MAX_ADDRESSES => {}
+        many => {
+            problems.add(all.span(), format!("{many} addresses are too many: a NAT has up to {MAX_ADDRESSES}"));
+        }
+    }
+}
+
+/// Which ports may be given out is said in one way only.
+fn check_ports(problems: &mut Problems, table: &NatTable, nat: &Nat) {
+    let range = table.port_range.as_ref().map(|range| ("port-range", range.span()));
+    let keeps =
+        table.keep_port_range.as_ref().filter(|keeps| *keeps.get_ref()).map(|keeps| ("keep-port-range", keeps.span()));
+    let parity = table.parity.as_ref().filter(|parity| *parity.get_ref()).map(|parity| ("parity", parity.span()));
+    let blocks = table.port_blocks.as_ref().map(|blocks| ("port-blocks", blocks.span()));
+    if nat.ports == PortAssignment::Overloading {
+        for (key, span) in [&range, &keeps, &parity, &blocks].into_iter().flatten() {
+            problems
+                .add(span.clone(), format!("`{key}` has no say where ports are overloaded"))
+                .help("an overloaded port is always the internal one: choose other `ports`, or leave the key out");
+        }
+        if let (Some(_), None, Some(ports)) = (nat.port_blocks, &blocks, &table.ports) {
+            problems.add(ports.span(), "ports that come in blocks cannot be overloaded").help("choose other `ports`");
+        }
+    }
+    if let Some((_, keeps)) = keeps
+        && let Some((key, span)) = range.clone().or(blocks)
+    {
+        problems
+            .add(span, format!("`{key}` and `keep-port-range` exclude each other"))
+            .also(keeps, "the other")
+            .help("with `keep-port-range`, external ports are below 1024 where the internal ones are, and only there");
+    }
+    if let Some(blocks) = nat.port_blocks {
+        let ports = nat.port_range.as_ref().map_or(ALL_PORTS, |range| range.len() as u32);
+        if u32::from(blocks.size) > ports {
+            let span =
+                table.port_blocks.as_ref().map(Spanned::span).or(range.map(|(_, span)| span)).unwrap_or_default();
+            problems
+                .add(span, format!("no block of {} ports can be cut from {ports} ports", blocks.size))
+                .help("make the blocks smaller, or the range larger");
+        }
+    }
+}
+
+/// Keys that do nothing without another one.
+fn check_unused(problems: &mut Problems, table: &NatTable, nat: &Nat) {
+    let mut unused = |span: Range<usize>, key: &str, without: &str| {
+        problems
+            .add(span, format!("`{key}` without {without} is never used"))
+            .help(format!("add {without}, or leave `{key}` out"));
+    };
+    if let Some(pooling) = &table.pooling
+        && nat.more_addresses.is_empty()
+    {
+        unused(pooling.span(), "pooling", "several `addresses`");
+    }
+    if let (Some(when_full), None) = (&table.when_full, nat.mappings_per_host) {
+        unused(when_full.span(), "when-full", "`mappings-per-host`");
+    }
+    if nat.nat_pmp.is_none() {
+        for (key, span) in [
+            ("forwards-per-host", table.forwards_per_host.as_ref().map(Spanned::span)),
+            ("forward-lifetime", table.forward_lifetime.as_ref().map(Spanned::span)),
+        ] {
+            if let Some(span) = span {
+                unused(span, key, "`nat-pmp = true`");
+            }
+        }
+    }
+}
+
+fn nat_pmp(problems: &mut Problems, table: &NatTable) -> Option<NatPmp> {
+    if let Some(lifetime) = &table.forward_lifetime
+        && lifetime.get_ref().0.as_secs() == 0
+    {
+        problems
+            .add(lifetime.span(), "a forward lives at least a second")
+            .help("NAT-PMP counts lifetimes in seconds, and 0 of them ends a forward");
+    }
+    let default = NatPmp::default();
+    value(&table.nat_pmp).unwrap_or(false).then(|| NatPmp {
+        per_host: value(&table.forwards_per_host).map_or(default.per_host, |limit| limit.count()),
+        lifetime: value(&table.forward_lifetime).map_or(default.lifetime, |lifetime| lifetime.0),
+    })
+}
+
+fn lan(problems: &mut Problems, written: Option<(Ipv4Net, Range<usize>)>, default: Ipv4Net) -> Ipv4Net {
     let Some((lan, span)) = written else { return default };
     if !(8..=29).contains(&lan.prefix_len()) {
         problems.add(span, format!("{lan} cannot be a LAN: its prefix must be from /8 to /29"));
@@ -98,63 +197,4 @@ fn lan(problems: &mut Problems, written: Option<(Ipv4Net, Range<usize>)>) -> Ipv
         return default;
     }
     lan
-}
-
-/// Tells every cycle of NATs once, and cuts it.
-pub(super) fn break_cycles(problems: &mut Problems, file: &File, nats: &mut BTreeMap<Name, Nat>) {
-    for (name, table) in &file.nats {
-        let start = shared(name);
-        let mut path = vec![start.clone()];
-        let mut next = nats.get(&start).and_then(|nat| nat.behind.clone());
-        while let Some(behind) = next
-            && path.len() <= nats.len()
-        {
-            path.push(behind.clone());
-            next = if behind == start { None } else { nats.get(&behind).and_then(|nat| nat.behind.clone()) };
-        }
-        if path.len() > 1
-            && path.last() == Some(&start)
-            && let Some(behind) = &table.behind
-        {
-            let way: Vec<String> = path.iter().map(|name| format!("`{name}`")).collect();
-            problems
-                .add(behind.span(), format!("the NAT `{start}` is behind itself: {}", way.join(" behind ")))
-                .label("leads back")
-                .help("leave `behind` out for the NAT that is on the internet");
-            if let Some(nat) = nats.get_mut(&start) {
-                nat.behind = None;
-            }
-        }
-    }
-}
-
-/// A NAT's LAN must differ from the networks that it is behind: it could not route to them.
-pub(super) fn check_lans(problems: &mut Problems, file: &File, nats: &BTreeMap<Name, Nat>) {
-    for (name, table) in &file.nats {
-        let Some(nat) = nats.get(name.get_ref().as_str()) else { continue };
-        let mut outer = nat.behind.as_ref();
-        while let Some(outer_name) = outer
-            && let Some(outer_nat) = nats.get(outer_name)
-        {
-            if overlap(nat.lan, outer_nat.lan) {
-                let span = table.lan.as_ref().map_or(name.span(), Spanned::span);
-                problems
-                    .add(
-                        span,
-                        format!(
-                            "the LAN {} of `{}` overlaps the LAN {} of `{outer_name}`, which it is behind",
-                            nat.lan,
-                            name.get_ref(),
-                            outer_nat.lan
-                        ),
-                    )
-                    .help("give it a `lan` of its own, such as \"10.0.0.0/24\"");
-            }
-            outer = outer_nat.behind.as_ref();
-        }
-    }
-}
-
-fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
-    a.contains(&b.network()) || b.contains(&a.network())
 }

@@ -63,6 +63,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
     nat::check_lans(problems, file, &topology.nats);
     unnamed.claim_written(problems, file, &topology);
     unnamed.fill_in(problems, file, &mut topology);
+    nat::forwards(problems, file, &mut topology);
     check_reachable(problems, file, &topology);
     topology
 }
@@ -99,7 +100,8 @@ impl Topology {
             && !viewers.contains(&network)
             && let Some(nat) = self.nats.get(network)
         {
-            seen = (nat.address, nat.behind.as_ref());
+            let public = nat.one_to_one.get(&seen.0).copied();
+            seen = (public.unwrap_or(nat.address), nat.behind.as_ref());
         }
         seen.0
     }
@@ -189,7 +191,10 @@ impl Unnamed {
     fn claim_written(&mut self, problems: &mut Problems, file: &File, topology: &Topology) {
         for (name, table) in &file.nats {
             let behind = topology.nats.get(name.get_ref().as_str()).and_then(|nat| nat.behind.clone());
-            self.claim(problems, topology, format!("the NAT `{}`", name.get_ref()), behind, table.address.as_ref());
+            for address in table.written_addresses() {
+                let who = format!("the NAT `{}`", name.get_ref());
+                self.claim(problems, topology, who, behind.clone(), Some(address));
+            }
         }
         for (name, table) in &file.nodes {
             let behind = topology.nodes.get(name.get_ref().as_str()).and_then(|node| node.behind.clone());
@@ -241,7 +246,7 @@ impl Unnamed {
     /// Gives the next free address to whoever has none, in the file's order.
     fn fill_in(&mut self, problems: &mut Problems, file: &File, topology: &mut Topology) {
         let lans: BTreeMap<Name, Ipv4Net> = topology.nats.iter().map(|(name, nat)| (name.clone(), nat.lan)).collect();
-        for (name, _) in file.nats.iter().filter(|(_, table)| table.address.is_none()) {
+        for (name, _) in file.nats.iter().filter(|(_, table)| table.written_addresses().next().is_none()) {
             if let Some(nat) = topology.nats.get_mut(name.get_ref().as_str()) {
                 nat.address = self.next_free(problems, &lans, name, nat.behind.clone(), NAT_POOL);
             }
@@ -251,6 +256,9 @@ impl Unnamed {
                 node.address = self.next_free(problems, &lans, name, node.behind.clone(), NODE_POOL);
             }
         }
+        nat::one_to_one(problems, file, topology, |problems, name, behind| {
+            self.next_free(problems, &lans, name, behind, NAT_POOL)
+        });
     }
 
     fn next_free(
@@ -278,9 +286,11 @@ impl Unnamed {
 
 /// A public address that some LAN has too cannot be reached from that LAN.
 fn check_reachable(problems: &mut Problems, file: &File, topology: &Topology) {
-    let nats = file.nats.iter().map(|(name, table)| {
+    let nats = file.nats.iter().flat_map(|(name, table)| {
         let nat = topology.nats.get(name.get_ref().as_str());
-        (name, table.address.as_ref(), nat.map(|nat| (nat.address, nat.behind.is_none())))
+        let places = nat.into_iter().flat_map(|nat| nat.addresses().map(|address| (address, nat.behind.is_none())));
+        let written = table.written_addresses().map(Some).chain(std::iter::repeat(None));
+        places.zip(written).map(move |(place, written)| (name, written, Some(place)))
     });
     let nodes = file.nodes.iter().map(|(name, table)| {
         let node = topology.nodes.get(name.get_ref().as_str());

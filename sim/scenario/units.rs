@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -51,6 +52,10 @@ pub(super) enum Endpoint {
     Address(SocketAddrV4),
     Node(String, u16),
 }
+
+/// Ports from one to another: `"20000-29999"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PortRange(pub(super) RangeInclusive<u16>);
 
 /// A value that is written as a text with a unit.
 trait Text: Sized {
@@ -188,6 +193,22 @@ impl Text for Endpoint {
     }
 }
 
+impl Text for PortRange {
+    const WHAT: &'static str = "a range of ports";
+    const EXAMPLE: &'static str = "20000-29999";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        let (low, high) = text.split_once('-').ok_or_else(|| not_one::<Self>(text))?;
+        match (port(low), port(high)) {
+            (Some(low), Some(high)) if low <= high => Ok(Self(low..=high)),
+            (Some(low), Some(high)) => Err(format!("`{text}` is no range: {low} is above {high}")),
+            _ => Err(not_one::<Self>(text)),
+        }
+    }
+}
+
 fn not_one<T: Text>(text: &str) -> String {
     format!("`{text}` is not {} such as \"{}\"", T::WHAT, T::EXAMPLE)
 }
@@ -278,7 +299,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Time Percentage Rate Size Address Lan Endpoint);
+read_as_text!(Time Percentage Rate Size Address Lan Endpoint PortRange);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

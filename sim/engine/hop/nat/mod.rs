@@ -1,75 +1,61 @@
-//! A NAT in RFC 4787's terms: mapping, filtering, port assignment, binding lifetime, hairpinning.
+//! A NAT in RFC 4787's terms: mapping, filtering, port assignment, pooling, binding lifetime, hairpinning; with RFC
+//! 6888's limits and port blocks, static address translation, and forwards that are static or asked for (RFC 6886).
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `mapping` | the table of mappings, their filters, and what each host has |
+//! | `ports` | which external address and port a new mapping gets |
+//! | `pmp` | NAT-PMP: what hosts ask for and are told |
 
-use std::collections::{BTreeMap, BTreeSet};
+mod mapping;
+mod pmp;
+mod ports;
+
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use grenache::net::Rng;
 
 use super::Rule;
-use crate::engine::packet::Packet;
-use crate::engine::seed;
 use crate::event::Protocol;
-use crate::scenario::model::{Dependence, Nat, PortAssignment};
+use crate::scenario::model::{Dependence, Hairpinning, Nat, NatPmp, PortAssignment, Refresh, WhenFull};
+pub(crate) use mapping::Mapped;
+use mapping::{Key, Mapping, Remote, Table};
+pub(crate) use pmp::PORT as PMP_PORT;
+pub(crate) use ports::Block;
+use ports::Ports;
 
-/// How long a TCP mapping lives unused: the least that RFC 5382, REQ-5 allows (2 hours 4 minutes).
-const TCP_TIMEOUT: Duration = Duration::from_secs(124 * 60);
+/// What a NAT sees of a packet, and rewrites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Headers {
+    pub(crate) protocol: Protocol,
+    pub(crate) source: SocketAddrV4,
+    pub(crate) destination: SocketAddrV4,
+}
 
-/// External ports are assigned from here up, unless an internal port below is preserved (RFC 4787, 4.2.2).
-const LOWEST_PORT: u16 = 1024;
-
-/// Remote endpoints that a mapping's filter remembers; beyond, the one that was first sent to is forgotten.
-const MAX_REMOTES: usize = 4096;
-
-/// A NAT's state. Mappings are bounded by the external ports: one each.
+/// A NAT's state.
 #[derive(Debug)]
 pub(crate) struct NatState {
-    address: Ipv4Addr,
+    addresses: Vec<Ipv4Addr>,
+    gateway: Ipv4Addr,
     mapping: Dependence,
     filtering: Dependence,
-    ports: PortAssignment,
     udp_timeout: Duration,
-    hairpinning: bool,
-    mappings: BTreeMap<Mapped, Mapping>,
-    by_internal: BTreeMap<Key, Mapped>,
-    /// Ports whose mappings the last rebinding ended: new mappings get others.
-    retired: BTreeSet<Mapped>,
-    /// The port given out last for each protocol, where ports are contiguous.
-    last_given: BTreeMap<Protocol, u16>,
-}
-
-/// An external port in use: what names a mapping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Mapped {
-    pub(crate) protocol: Protocol,
-    pub(crate) port: u16,
-}
-
-/// What an outgoing packet is looked up by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    protocol: Protocol,
-    internal: SocketAddrV4,
-    remote: Remote,
-}
-
-/// For which destinations a mapping is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Remote {
-    All,
-    Address(Ipv4Addr),
-    Endpoint(SocketAddrV4),
-}
-
-#[derive(Debug)]
-struct Mapping {
-    key: Key,
-    expires_ns: u64,
-    /// When [`NatState::expire`] is due for it; other calls were meant for an earlier mapping with this port.
-    due_ns: u64,
-    /// Where packets were sent to through it, and as how manieth: what filtering goes by.
-    sent_to: BTreeMap<SocketAddrV4, u64>,
-    sent_to_count: u64,
+    tcp_timeout: Duration,
+    refresh: Refresh,
+    hairpinning: Hairpinning,
+    mappings_per_host: Option<u32>,
+    when_full: WhenFull,
+    pmp: Option<NatPmp>,
+    /// Since when it remembers forwards.
+    epoch_ns: u64,
+    /// Static translation: by internal and by public address. Both are empty, or nothing else is used.
+    to_public: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    to_internal: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    overloading: bool,
+    ports: Ports,
+    table: Table,
 }
 
 /// Something a NAT did beside forwarding, in order.
@@ -79,100 +65,145 @@ pub(crate) enum Note {
     Created { mapped: Mapped, internal: SocketAddrV4, remote: Option<String>, expires_ns: u64 },
     /// A mapping ended.
     Removed { mapped: Mapped, internal: SocketAddrV4, reason: String },
+    /// A host got a block of ports.
+    BlockAllocated { internal: Ipv4Addr, block: Block },
+    /// A host's block of ports is free again.
+    BlockReleased { internal: Ipv4Addr, block: Block },
+    /// A host asked for a forward and got it, with the time of [`NatState::expire`].
+    ForwardCreated { mapped: Mapped, internal: SocketAddrV4, lifetime: Duration, expires_ns: u64 },
+    /// A forward ended.
+    ForwardRemoved { mapped: Mapped, internal: SocketAddrV4, reason: String },
 }
 
 impl NatState {
-    pub(crate) fn new(nat: &Nat) -> Self {
-        Self {
-            address: nat.address,
+    /// `stream` gives the random streams of what is drawn beside the NAT's own.
+    pub(crate) fn new(nat: &Nat, stream: impl Fn(&str) -> Rng) -> Self {
+        let mut state = Self {
+            addresses: nat.addresses().chain(nat.one_to_one.values().copied()).collect(),
+            gateway: nat.gateway(),
             mapping: nat.mapping,
             filtering: nat.filtering,
-            ports: nat.ports,
             udp_timeout: nat.udp_timeout,
+            tcp_timeout: nat.tcp_timeout,
+            refresh: nat.refresh,
             hairpinning: nat.hairpinning,
-            mappings: BTreeMap::new(),
-            by_internal: BTreeMap::new(),
-            retired: BTreeSet::new(),
-            last_given: BTreeMap::new(),
+            mappings_per_host: nat.mappings_per_host,
+            when_full: nat.when_full,
+            pmp: nat.nat_pmp,
+            epoch_ns: 0,
+            to_public: nat.one_to_one.clone(),
+            to_internal: nat.one_to_one.iter().map(|(internal, public)| (*public, *internal)).collect(),
+            overloading: nat.ports == PortAssignment::Overloading,
+            ports: Ports::new(nat, stream),
+            table: Table::default(),
+        };
+        for forward in &nat.forwards {
+            let address = state.ports.pair(&mut state.table, *forward.to.ip());
+            let mapped = Mapped { protocol: forward.protocol, address, port: forward.port, sharer: 0 };
+            let key = Key { protocol: forward.protocol, internal: forward.to, remote: Remote::All };
+            state.table.insert(mapped, Mapping::new(key, true, u64::MAX));
         }
+        state
     }
 
-    /// The public address.
-    pub(crate) fn address(&self) -> Ipv4Addr {
-        self.address
+    /// Where hosts behind it reach the NAT itself, where it listens.
+    pub(crate) fn listens_at(&self) -> Option<Ipv4Addr> {
+        self.pmp.map(|_| self.gateway)
     }
 
     /// Translates a packet from the inside: its source becomes external. `true` where it is to be turned around at
-    /// once because it is for this NAT's own address (RFC 4787, REQ-9): hand it to [`inbound`](Self::inbound), whose
-    /// filtering then sees the external source.
-    ///
-    /// An outgoing packet keeps its mapping alive (RFC 4787, REQ-6); an incoming one does not.
+    /// once because it is for one of this NAT's own addresses (RFC 4787, REQ-9): hand it to
+    /// [`inbound`](Self::inbound), whose filtering then sees the external source, and then ask for its
+    /// [`hairpin_source`](Self::hairpin_source).
     pub(crate) fn outbound(
         &mut self,
         now_ns: u64,
-        packet: &mut Packet,
+        packet: &mut Headers,
         rng: &mut Rng,
         notes: &mut Vec<Note>,
     ) -> Result<bool, Rule> {
-        let hairpin = *packet.destination.ip() == self.address;
-        if hairpin && !self.hairpinning {
+        let hairpin = self.addresses.contains(packet.destination.ip());
+        if hairpin && self.hairpinning == Hairpinning::None {
             return Err(Rule::NoHairpinning);
         }
-        let remote = match self.mapping {
-            Dependence::EndpointIndependent => Remote::All,
-            Dependence::AddressDependent => Remote::Address(*packet.destination.ip()),
-            Dependence::AddressAndPortDependent => Remote::Endpoint(packet.destination),
-        };
-        let key = Key { protocol: packet.protocol(), internal: packet.source, remote };
-        let mut found = self.by_internal.get(&key).copied();
+        if !self.to_public.is_empty() {
+            let public = self.to_public.get(packet.source.ip()).ok_or(Rule::NoPublicAddress)?;
+            packet.source.set_ip(*public);
+            return Ok(hairpin);
+        }
+        let remote = Remote::of(self.mapping, packet.destination);
+        let key = Key { protocol: packet.protocol, internal: packet.source, remote };
+        let mut found = self.table.outgoing(&key);
         if found.is_some_and(|mapped| self.remove_if_idle(now_ns, mapped, notes)) {
-            found = None;
+            // A forward that ended may have hidden a mapping.
+            found = self.table.outgoing(&key).filter(|mapped| !self.remove_if_idle(now_ns, *mapped, notes));
         }
         let expires_ns = now_ns.saturating_add(self.timeout_ns(key.protocol));
         let mapped = match found {
             Some(mapped) => mapped,
             None => {
-                let mapped = self.free_port(key, rng).ok_or(Rule::NoFreePort)?;
-                self.by_internal.insert(key, mapped);
-                let mapping =
-                    Mapping { key, expires_ns, due_ns: expires_ns, sent_to: BTreeMap::new(), sent_to_count: 0 };
-                self.mappings.insert(mapped, mapping);
-                let remote = match remote {
-                    Remote::All => None,
-                    Remote::Address(address) => Some(address.to_string()),
-                    Remote::Endpoint(endpoint) => Some(endpoint.to_string()),
-                };
+                self.make_room(key, notes)?;
+                let mapped = self.ports.assign(&mut self.table, key.protocol, key.internal, rng, notes)?;
+                self.refuse_clash(now_ns, mapped, key.internal, packet.destination, notes)?;
+                self.table.insert(mapped, Mapping::new(key, false, expires_ns));
+                let remote = remote.in_words();
                 notes.push(Note::Created { mapped, internal: key.internal, remote, expires_ns });
                 mapped
             }
         };
-        let mapping = self.mappings.get_mut(&mapped).expect("the index names mappings that exist");
-        mapping.expires_ns = expires_ns;
+        let knows = |mapping: &Mapping| mapping.is_forward || mapping.knows(packet.destination);
+        if self.overloading && !self.table.get(&mapped).is_some_and(knows) {
+            self.refuse_clash(now_ns, mapped, key.internal, packet.destination, notes)?;
+        }
+        let mapping = self.table.get_mut(&mapped).expect("the index names mappings that exist");
+        if !mapping.is_forward && self.refresh != Refresh::Inbound {
+            mapping.expires_ns = expires_ns;
+        }
         mapping.remember(packet.destination);
-        packet.source = SocketAddrV4::new(self.address, mapped.port);
+        packet.source = mapped.external();
         Ok(hairpin)
     }
 
     /// Translates a packet from the outside: its destination becomes internal.
-    pub(crate) fn inbound(&mut self, now_ns: u64, packet: &mut Packet, notes: &mut Vec<Note>) -> Result<(), Rule> {
-        let mapped = Mapped { protocol: packet.protocol(), port: packet.destination.port() };
-        self.remove_if_idle(now_ns, mapped, notes);
-        let mapping = self.mappings.get(&mapped).ok_or(Rule::NoMapping(mapped.port))?;
-        let passes = match self.filtering {
-            Dependence::EndpointIndependent => true,
-            Dependence::AddressDependent => mapping.knows_address(*packet.source.ip()),
-            Dependence::AddressAndPortDependent => mapping.sent_to.contains_key(&packet.source),
+    pub(crate) fn inbound(&mut self, now_ns: u64, packet: &mut Headers, notes: &mut Vec<Note>) -> Result<(), Rule> {
+        let port = packet.destination.port();
+        if !self.to_internal.is_empty() {
+            let internal = self.to_internal.get(packet.destination.ip()).ok_or(Rule::NoMapping(port))?;
+            packet.destination.set_ip(*internal);
+            return Ok(());
+        }
+        let (first, others) = {
+            let mut here = self.table.at(packet.protocol, packet.destination).map(|(mapped, _)| *mapped);
+            (here.next().ok_or(Rule::NoMapping(port))?, here.collect::<Vec<_>>())
         };
-        if !passes {
-            return Err(Rule::Filtered { source: packet.source, port: mapped.port, filtering: self.filtering });
+        for mapped in std::iter::once(first).chain(others) {
+            self.remove_if_idle(now_ns, mapped, notes);
+        }
+        let (mapped, filtering) = self.recipient(packet).ok_or(Rule::NoMapping(port))?;
+        let timeout_ns = self.timeout_ns(mapped.protocol);
+        let mapping = self.table.get_mut(&mapped).expect("just found");
+        if !mapping.lets_in(packet.source, filtering) {
+            return Err(Rule::Filtered { source: packet.source, port, filtering });
         }
         packet.destination = mapping.key.internal;
+        if !mapping.is_forward && self.refresh != Refresh::Outbound {
+            mapping.expires_ns = now_ns.saturating_add(timeout_ns);
+        }
         Ok(())
     }
 
-    /// Where a packet to this external port would go, filtering aside.
-    pub(crate) fn internal(&self, mapped: Mapped) -> Option<SocketAddrV4> {
-        self.mappings.get(&mapped).map(|mapping| mapping.key.internal)
+    /// The source of a packet that was turned around, from the sender's own and its external one (RFC 4787, 6).
+    pub(crate) fn hairpin_source(&self, internal: SocketAddrV4, external: SocketAddrV4) -> SocketAddrV4 {
+        if self.hairpinning == Hairpinning::InternalSource { internal } else { external }
+    }
+
+    /// Where a packet from the outside would go, filtering aside.
+    pub(crate) fn internal(&self, packet: &Headers) -> Option<SocketAddrV4> {
+        if let Some(internal) = self.to_internal.get(packet.destination.ip()) {
+            return Some(SocketAddrV4::new(*internal, packet.destination.port()));
+        }
+        let (mapped, _) = self.recipient(packet)?;
+        self.table.get(&mapped).map(|mapping| mapping.key.internal)
     }
 
     /// Looks at a mapping that may have been idle for long enough: removes it, or says when to look again.
@@ -180,95 +211,116 @@ impl NatState {
         if self.remove_if_idle(now_ns, mapped, notes) {
             return None;
         }
-        let mapping = self.mappings.get_mut(&mapped).filter(|mapping| mapping.due_ns == now_ns)?;
+        let mapping = self.table.get_mut(&mapped).filter(|mapping| mapping.due_ns == now_ns)?;
         mapping.due_ns = mapping.expires_ns;
         Some(mapping.due_ns)
     }
 
-    /// Forgets every mapping. Until the next rebinding, new ones get other ports than those that were in use now.
-    pub(crate) fn rebind(&mut self, notes: &mut Vec<Note>) {
-        self.by_internal.clear();
-        let forgotten = std::mem::take(&mut self.mappings);
-        for (mapped, mapping) in &forgotten {
-            let reason = "rebinding".to_owned();
-            notes.push(Note::Removed { mapped: *mapped, internal: mapping.key.internal, reason });
+    /// Forgets every mapping and every forward that was asked for. Until the next rebinding, new ones get other ports
+    /// than those that were in use now, where ports are not overloaded.
+    pub(crate) fn rebind(&mut self, now_ns: u64, notes: &mut Vec<Note>) {
+        self.epoch_ns = now_ns;
+        for mapped in self.table.retire() {
+            self.remove(mapped, "rebinding".to_owned(), notes);
         }
-        self.retired = forgotten.into_keys().collect();
+    }
+
+    /// Whom a packet from the outside is for, and the filtering that it has to pass: where several share the port, the
+    /// one that sent to its source, and else only a forward.
+    fn recipient(&self, packet: &Headers) -> Option<(Mapped, Dependence)> {
+        let mut here = self.table.at(packet.protocol, packet.destination);
+        let (first, _) = here.next()?;
+        if here.next().is_none() {
+            return Some((*first, self.filtering));
+        }
+        let mut all = self.table.at(packet.protocol, packet.destination);
+        let sent = all.find(|(_, mapping)| mapping.knows(packet.source));
+        let forward = || self.table.at(packet.protocol, packet.destination).find(|(_, mapping)| mapping.is_forward);
+        let mapped = sent.or_else(forward).map_or(*first, |(mapped, _)| *mapped);
+        Some((mapped, Dependence::AddressAndPortDependent))
+    }
+
+    /// Where ports are overloaded, two hosts cannot send to one endpoint from one port: nobody could tell whom an
+    /// answer is for.
+    fn refuse_clash(
+        &mut self,
+        now_ns: u64,
+        mapped: Mapped,
+        internal: SocketAddrV4,
+        remote: SocketAddrV4,
+        notes: &mut Vec<Note>,
+    ) -> Result<(), Rule> {
+        while self.overloading {
+            let clash = {
+                let mut others = self.table.at(mapped.protocol, mapped.external());
+                others.find(|(_, other)| other.key.internal != internal && other.knows(remote)).map(|(other, _)| *other)
+            };
+            let Some(other) = clash else { break };
+            if !self.remove_if_idle(now_ns, other, notes) {
+                return Err(Rule::PortOverloaded { port: mapped.port, remote });
+            }
+        }
+        Ok(())
+    }
+
+    /// RFC 6888, REQ-4.
+    fn make_room(&mut self, key: Key, notes: &mut Vec<Note>) -> Result<(), Rule> {
+        let Some(limit) = self.mappings_per_host else { return Ok(()) };
+        let ip = *key.internal.ip();
+        if self.table.hosts.get(&ip).is_none_or(|host| host.mappings < limit) {
+            return Ok(());
+        }
+        let oldest = match self.when_full {
+            WhenFull::Refuse => None,
+            WhenFull::ReplaceOldest => self.table.oldest_of(ip),
+        };
+        let oldest = oldest.ok_or(Rule::TooManyMappings(limit))?;
+        self.remove(oldest, format!("limit of {limit} mappings"), notes);
+        Ok(())
     }
 
     fn timeout(&self, protocol: Protocol) -> Duration {
         match protocol {
             Protocol::Udp => self.udp_timeout,
-            Protocol::Tcp => TCP_TIMEOUT,
+            Protocol::Tcp => self.tcp_timeout,
         }
     }
 
     fn timeout_ns(&self, protocol: Protocol) -> u64 {
-        u64::try_from(self.timeout(protocol).as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.timeout(protocol))
     }
 
     /// A mapping ends at the very moment at which it has been idle for the timeout.
     fn remove_if_idle(&mut self, now_ns: u64, mapped: Mapped, notes: &mut Vec<Note>) -> bool {
-        let idle = self.mappings.get(&mapped).is_some_and(|mapping| mapping.expires_ns <= now_ns);
-        if idle && let Some(mapping) = self.mappings.remove(&mapped) {
-            self.by_internal.remove(&mapping.key);
-            let reason = format!("idle for {:?}", self.timeout(mapped.protocol));
-            notes.push(Note::Removed { mapped, internal: mapping.key.internal, reason });
-        }
-        idle
-    }
-
-    /// The external port for a new mapping. No two mappings share one ("port overloading", RFC 4787, REQ-3).
-    fn free_port(&mut self, key: Key, rng: &mut Rng) -> Option<Mapped> {
-        let span = u16::MAX - LOWEST_PORT;
-        let first = match self.ports {
-            PortAssignment::Preserving => key.internal.port(),
-            // Where it begins is as random as where a NAT's counter stands that one comes upon.
-            PortAssignment::Contiguous => match self.last_given.get(&key.protocol) {
-                Some(last) => last.checked_add(1).unwrap_or(LOWEST_PORT),
-                None => random_port(rng),
-            },
-            PortAssignment::Random => random_port(rng),
+        let Some(mapping) = self.table.get(&mapped).filter(|mapping| mapping.expires_ns <= now_ns) else {
+            return false;
         };
-        let next = (0..=span).map(|step| {
-            let offset = (u32::from(first.max(LOWEST_PORT) - LOWEST_PORT) + u32::from(step)) % (u32::from(span) + 1);
-            LOWEST_PORT + u16::try_from(offset).unwrap_or(span)
+        let reason = if mapping.is_forward {
+            "its lifetime is over".to_owned()
+        } else {
+            format!("idle for {:?}", self.timeout(mapped.protocol))
+        };
+        self.remove(mapped, reason, notes);
+        true
+    }
+
+    fn remove(&mut self, mapped: Mapped, reason: String, notes: &mut Vec<Note>) {
+        let Some((mapping, released)) = self.table.remove(&mapped) else { return };
+        let internal = mapping.key.internal;
+        notes.push(if mapping.is_forward {
+            Note::ForwardRemoved { mapped, internal, reason }
+        } else {
+            Note::Removed { mapped, internal, reason }
         });
-        let free = std::iter::once(first)
-            .filter(|&port| port != 0)
-            .chain(next)
-            .map(|port| Mapped { protocol: key.protocol, port })
-            .find(|mapped| !self.mappings.contains_key(mapped) && !self.retired.contains(mapped))?;
-        if self.ports == PortAssignment::Contiguous {
-            self.last_given.insert(free.protocol, free.port);
+        if let Some(block) = released {
+            self.ports.release(&block);
+            notes.push(Note::BlockReleased { internal: *internal.ip(), block });
         }
-        Some(free)
     }
 }
 
-/// One of the ports from [`LOWEST_PORT`] up.
-fn random_port(rng: &mut Rng) -> u16 {
-    let span = u16::MAX - LOWEST_PORT;
-    LOWEST_PORT + u16::try_from(seed::below(rng, u64::from(span) + 1)).unwrap_or(span)
-}
-
-impl Mapping {
-    fn remember(&mut self, remote: SocketAddrV4) {
-        if self.sent_to.contains_key(&remote) {
-            return;
-        }
-        if self.sent_to.len() >= MAX_REMOTES {
-            let oldest = self.sent_to.iter().min_by_key(|(_, nth)| **nth).map(|(remote, _)| *remote);
-            oldest.map(|oldest| self.sent_to.remove(&oldest));
-        }
-        self.sent_to.insert(remote, self.sent_to_count);
-        self.sent_to_count += 1;
-    }
-
-    fn knows_address(&self, address: Ipv4Addr) -> bool {
-        let ports = SocketAddrV4::new(address, 0)..=SocketAddrV4::new(address, u16::MAX);
-        self.sent_to.range(ports).next().is_some()
-    }
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
