@@ -20,7 +20,7 @@ use exchange::{Ask, exchange, loops_back, request};
 pub use report::{Hairpin, Lifetime, NatReport, Refreshed};
 
 /// How many local ports are tried to make two hosts' mappings meet.
-const MEETINGS: usize = 16;
+const MEETINGS: usize = 32;
 
 /// The ports at which two hosts' sockets are to meet (RFC 6335, 6).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
@@ -40,7 +40,7 @@ impl Default for ProberConfig {
         Self {
             timeout: Duration::from_millis(1200),
             interval: Duration::from_millis(300),
-            sockets: 12,
+            sockets: 16,
             longest: Some(Duration::from_secs(600)),
             resolution: Duration::from_secs(1),
         }
@@ -58,7 +58,7 @@ impl ProberConfig {
         Self { interval: interval.max(Duration::from_millis(1)), ..self }
     }
 
-    /// How many sockets are used to tell the port assignment by (default 12, from 4 to 64).
+    /// How many sockets are used to tell the port assignment by (default 16, from 4 to 64).
     pub fn sockets(self, sockets: usize) -> Self {
         Self { sockets: sockets.clamp(4, 64), ..self }
     }
@@ -245,7 +245,7 @@ fn largest_series(samples: &[Sample]) -> Vec<Sample> {
     by_address.into_values().max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Whether every port that was not preserved is even where the socket's is. So it is by chance in one of 2048 cases.
+/// Whether every port that was not preserved is even where the socket's is. With 16 samples it is so by chance once in 65,536 times.
 fn parity(observations: &Observations, ports: Ports) -> Option<bool> {
     if ports == Ports::Preserving {
         // The first socket's second mapping, where it could not have the port again.

@@ -9,4 +9,5 @@ mod check;
 mod oracle;
 mod pairs;
 mod peers;
+mod prober;
 mod relay;
