@@ -44,11 +44,12 @@ async fn receive(socket: &dyn UdpSocket) {
 
 /// Ours: events on an exact clock.
 fn engine(hosts: u32, playing: u32) {
-    let link =
-        Link { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 };
+    let link = Link { latency: Duration::from_millis(1), ..Link::default() };
     let links = BTreeMap::from([("wire".into(), link)]);
     let nodes = (0..hosts)
-        .map(|host| (host.to_string().into(), Node { address: address(host), behind: None, link: Some("wire".into()) }))
+        .map(|host| {
+            (host.to_string().into(), Node { address: address(host), link: Some("wire".into()), ..Node::default() })
+        })
         .collect();
     let sim = Sim::new(1, &BTreeMap::new(), &links, &nodes).expect("it holds together");
     let done = sim.run(Duration::from_secs(3600), async |world| {

@@ -8,6 +8,7 @@
 //! | [`backend`] | where a scenario runs: simulated, or on this machine's loopback addresses |
 //! | [`report`] | verdicts, the event log, what a person sees |
 //! | [`runner`] | one run: its event log, its verdict, its replay command |
+//! | [`sweep`] | many runs: over seeds and values, percentiles, failures by cause |
 //! | [`grapes`] | Grapes outside of this process: ours or the original's, as processes or in containers |
 //! | [`probe`] | what hosts find out about the NATs in front of them and ask of them, over any network |
 //! | [`event`] | what happened in a run: the one stream that everything else reads |
@@ -20,3 +21,4 @@ pub mod probe;
 pub mod report;
 pub mod runner;
 pub mod scenario;
+pub mod sweep;

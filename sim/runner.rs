@@ -1,6 +1,5 @@
 //! Runs a scenario, keeps its event log, and says what came of it.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +11,7 @@ use crate::backend::{self, On, RunOptions};
 use crate::event::Record;
 use crate::report::{Comparison, EventLog, Outcome, Run, RunResult, Trail};
 use crate::scenario::Scenario;
+use crate::sweep::play::message;
 
 /// What is done with a run besides running it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Keep {
     pub out: Option<PathBuf>,
     /// Whether it is run twice, and the two event logs compared. The first log is held in memory.
     pub twice: bool,
+    /// What was set in the file, for the replay command: keys and values.
+    pub set: Vec<(String, String)>,
 }
 
 /// Runs `scenario`, which `file` was read into.
@@ -120,11 +122,6 @@ fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) 
         .map_err(|error| RunResult::Refused(error.to_string()))
 }
 
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
-}
-
 /// The command that does the same again.
 fn replay(file: &Path, options: &RunOptions, keep: &Keep) -> String {
     let mut command = format!("grenache run --seed {}", options.seed);
@@ -134,10 +131,23 @@ fn replay(file: &Path, options: &RunOptions, keep: &Keep) -> String {
     if keep.twice {
         command.push_str(" --twice");
     }
+    push_settings(&mut command, &keep.set);
     if let Some(out) = &keep.out {
         command.push_str(&format!(" --out {}", shell_word(out)));
     }
     format!("{command} {}", shell_word(file))
+}
+
+/// The command that does one run of a sweep again.
+pub fn replay_command(file: &Path, seed: u64, set: &[(String, String)]) -> String {
+    let keep = Keep { set: set.to_vec(), ..Keep::default() };
+    replay(file, &RunOptions { seed, on: On::Sim }, &keep)
+}
+
+fn push_settings(command: &mut String, set: &[(String, String)]) {
+    for (key, value) in set {
+        command.push_str(&format!(" --set {}", shell_word(Path::new(&format!("{key}={value}")))));
+    }
 }
 
 /// A path as a word of a shell's command, in quotes where it needs them.
@@ -160,7 +170,7 @@ mod tests {
     #[test]
     fn a_replay_is_a_command_that_a_shell_takes() {
         let options = RunOptions { seed: 3, on: On::Loopback };
-        let keep = Keep { out: Some("my runs".into()), twice: true };
+        let keep = Keep { out: Some("my runs".into()), twice: true, ..Keep::default() };
         assert_eq!(
             replay(Path::new("it's.toml"), &options, &keep),
             r"grenache run --seed 3 --on loopback --twice --out 'my runs' 'it'\''s.toml'"
@@ -168,5 +178,11 @@ mod tests {
         let plain = RunOptions { seed: 0, on: On::Sim };
         assert_eq!(replay(Path::new("a/b.toml"), &plain, &Keep::default()), "grenache run --seed 0 a/b.toml");
         assert_eq!(replay(Path::new("-x.toml"), &plain, &Keep::default()), "grenache run --seed 0 ./-x.toml");
+        let set =
+            [("link.dsl.loss", "2%"), ("program.0.payload", "{ a = 1 }")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        assert_eq!(
+            replay_command(Path::new("x.toml"), 5, &set),
+            "grenache run --seed 5 --set link.dsl.loss=2% --set 'program.0.payload={ a = 1 }' x.toml"
+        );
     }
 }

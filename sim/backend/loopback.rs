@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::director::{Court, Stage, direct};
 use super::programs::ProgramError;
-use super::{BackendError, outside};
+use super::{BackendError, judge, outside};
 use crate::event::{Event, LabEvent, Record};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
@@ -67,6 +67,8 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
         format!("the link \"{name}\"")
     } else if scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Partition(..))) {
         "partitions".to_owned()
+    } else if scenario.expectations.iter().any(|expectation| judge::counts_bytes(&expectation.kind)) {
+        "to see the bytes of each packet".to_owned()
     } else if scenario.nodes.len() > MAX_NODES {
         format!("more than {MAX_NODES} nodes")
     } else {
@@ -111,11 +113,26 @@ fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
         }
     }
     for expectation in &mut scenario.expectations {
-        if let ExpectationKind::Found { at, address: Some(address), .. } = &mut expectation.kind {
-            translate(address, scenario.nodes[at].address)?;
-        }
+        translate_expectation(&mut expectation.kind, &mut |address, at| {
+            translate(address, scenario.nodes[at].address)
+        })?;
     }
     Ok(scenario)
+}
+
+/// Translates the addresses of an expectation and its parts.
+fn translate_expectation(
+    kind: &mut ExpectationKind,
+    translate: &mut impl FnMut(&mut SocketAddrV4, &Name) -> Result<(), BackendError>,
+) -> Result<(), BackendError> {
+    match kind {
+        ExpectationKind::Found { at, address: Some(address), .. } => translate(address, &at.names[0]),
+        ExpectationKind::Never(part) => translate_expectation(&mut part.kind, translate),
+        ExpectationKind::All(parts) | ExpectationKind::Any(parts) => {
+            parts.iter_mut().try_for_each(|part| translate_expectation(&mut part.kind, translate))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The event stream of a run, in the order in which things happened.

@@ -6,7 +6,7 @@ use super::terminal::Terminal;
 use super::{Exit, files};
 
 pub(super) fn check(terminal: &mut Terminal, paths: &[PathBuf]) -> Exit {
-    match files::load(terminal, paths) {
+    match files::load(terminal, paths, &[]) {
         Some(files) => {
             let (count, s) = (files.len(), if files.len() == 1 { "" } else { "s" });
             terminal.line(format_args!("{count} scenario file{s} checked: no problems"));

@@ -5,8 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use grenache_sim::scenario::{self, LoadError, Scenario};
+use grenache_sim::sweep::document::Document;
 use thiserror::Error;
 
+use super::OneSetting;
 use super::terminal::Terminal;
 
 /// A scenario and the file it is from.
@@ -25,20 +27,18 @@ enum PathError {
     Empty { path: PathBuf },
 }
 
-/// Loads the files at all paths, a folder's sorted by name. What is wrong with any of them is told, and gives `None`.
-pub(super) fn load(terminal: &mut Terminal, paths: &[PathBuf]) -> Option<Vec<ScenarioFile>> {
+/// Loads the files at all paths, a folder's sorted by name, and sets keys in each. What is wrong with any of them is told,
+/// and gives `None`.
+pub(super) fn load(terminal: &mut Terminal, paths: &[PathBuf], set: &[OneSetting]) -> Option<Vec<ScenarioFile>> {
     let mut files = Vec::new();
     let mut wrong = false;
     for path in paths {
         match list(path) {
             Ok(found) => {
                 for path in found {
-                    match scenario::load(&path) {
-                        Ok(scenario) => files.push(ScenarioFile { path, scenario }),
-                        Err(error) => {
-                            tell(terminal, &error);
-                            wrong = true;
-                        }
+                    match load_with(terminal, &path, set) {
+                        Some(scenario) => files.push(ScenarioFile { path, scenario }),
+                        None => wrong = true,
                     }
                 }
             }
@@ -51,7 +51,19 @@ pub(super) fn load(terminal: &mut Terminal, paths: &[PathBuf]) -> Option<Vec<Sce
     if wrong { None } else { Some(files) }
 }
 
-fn tell(terminal: &mut Terminal, error: &LoadError) {
+/// Loads one file and sets keys in it.
+fn load_with(terminal: &mut Terminal, path: &Path, set: &[OneSetting]) -> Option<Scenario> {
+    if set.is_empty() {
+        return scenario::load(path).map_err(|error| tell(terminal, &error)).ok();
+    }
+    let mut document = Document::load(path).map_err(|error| tell(terminal, &error)).ok()?;
+    for OneSetting { key, value } in set {
+        document.set(key, value).map_err(|error| terminal.error(format_args!("error: {error}"))).ok()?;
+    }
+    document.scenario().map_err(|error| tell(terminal, &error)).ok()
+}
+
+pub(super) fn tell(terminal: &mut Terminal, error: &LoadError) {
     match error {
         LoadError::Invalid(_) => {
             let (theme, width) = terminal.theme();

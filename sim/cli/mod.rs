@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::thread;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use grenache_sim::backend::On;
+use grenache_sim::sweep::set::{Setting, SettingError};
 
 mod check;
 mod files;
@@ -18,6 +21,8 @@ mod peer;
 mod results;
 mod run;
 mod signals;
+mod stop;
+mod sweep;
 mod terminal;
 
 use terminal::Terminal;
@@ -70,6 +75,14 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Runs a scenario with many seeds and values, on all cores.
+    ///
+    /// Tells the percentiles of each measure, and the failures by cause, each with the command that replays it.
+    #[command(after_help = sweep::AFTER_HELP)]
+    Sweep(sweep::SweepArgs),
+    /// Joins the results of a sweep that several machines shared.
+    #[command(after_help = sweep::MERGE_AFTER_HELP)]
+    Merge(sweep::MergeArgs),
     /// Runs one Grape in the foreground, until SIGTERM or SIGINT.
     #[command(after_help = grape::AFTER_HELP)]
     Grape(grape::GrapeArgs),
@@ -100,6 +113,9 @@ struct RunArgs {
     /// A run for each of these seeds: A..B without B, A..=B with it
     #[arg(long, value_name = "A..B", allow_negative_numbers = true, conflicts_with = "seed")]
     seeds: Option<Seeds>,
+    /// Give a key of the files another value, as `sweep` does: link.dsl.loss=2%; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<OneSetting>,
     /// Write each run's events to DIR/NAME-SEED/events.jsonl
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -174,6 +190,37 @@ impl fmt::Display for Seeds {
     }
 }
 
+/// A key that is set to one value.
+#[derive(Debug, Clone)]
+struct OneSetting {
+    key: String,
+    value: String,
+}
+
+impl FromStr for OneSetting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let setting: Setting = text.parse().map_err(|error: SettingError| error.to_string())?;
+        match <[String; 1]>::try_from(setting.values) {
+            Ok([value]) => Ok(Self { key: setting.key, value }),
+            Err(values) => {
+                Err(format!("these are {} values: one is needed; `grenache sweep` takes several", values.len()))
+            }
+        }
+    }
+}
+
+/// How many runs at once: as many as asked for, or one a core.
+fn jobs(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from)
+}
+
+/// Whether a file on the command line means standard output.
+fn is_stdout(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 /// What a command comes to, as the process's exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Exit(u8);
@@ -182,6 +229,7 @@ impl Exit {
     const PASSED: Self = Self(0);
     const FAILED: Self = Self(1);
     const WRONG: Self = Self(2);
+    const DIFFERS: Self = Self(3);
     const NOT_FOUND: Self = Self(4);
     const UNREACHED: Self = Self(5);
 }
@@ -206,6 +254,8 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Peer(command) => peer::peer(&mut terminal, &command),
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
+        Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
+        Command::Merge(args) => sweep::merge(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),
         Command::GrapeHealth(args) => grape::health(&mut terminal, &args),
         Command::Grapes(args) => grapes::grapes(&mut terminal, &args),

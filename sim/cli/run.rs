@@ -3,21 +3,18 @@
 use std::collections::{BTreeMap, btree_map::Entry};
 use std::fs;
 use std::io::{self, Write};
-use std::num::NonZero;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use grenache_sim::backend::{On, RunOptions};
 use grenache_sim::report::{JsonReport, Run};
 use grenache_sim::runner::{self, Keep, wall_now};
+use grenache_sim::sweep::pool::in_parallel;
 
 use super::files::{self, ScenarioFile};
 use super::results::Results;
 use super::terminal::Terminal;
-use super::{Exit, RunArgs};
+use super::{Exit, OneSetting, RunArgs};
 
 /// How long runs take before a progress bar shows.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,10 +32,10 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
         terminal.error("error: --twice compares runs of the simulator; real time is never the same twice");
         return Exit::WRONG;
     }
-    if args.json.as_deref().is_some_and(is_stdout) {
+    if args.json.as_deref().is_some_and(super::is_stdout) {
         terminal.step_aside();
     }
-    let Some(files) = files::load(terminal, &args.paths) else { return Exit::WRONG };
+    let Some(files) = files::load(terminal, &args.paths, &args.set) else { return Exit::WRONG };
     if args.out.is_some()
         && let Some((a, b)) = same_name(&files)
     {
@@ -51,9 +48,9 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
     let jobs = match on {
         // Runs on loopback share ports.
         On::Loopback => 1,
-        On::Sim => args.jobs.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from),
+        On::Sim => super::jobs(args.jobs),
     };
-    let keep = Keep { out: args.out.clone(), twice: args.twice };
+    let keep = Keep { out: args.out.clone(), twice: args.twice, set: settings(&args) };
 
     let start = wall_now();
     let mut results = Results::new(&files, args.seeds);
@@ -65,6 +62,7 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
             let file = &files[task.file];
             runner::run(&file.scenario, &file.path, &RunOptions { seed: task.seed, on }, &keep)
         },
+        || false,
         |done, next| {
             if wall_now().duration_since(start) >= PATIENCE {
                 terminal.show_progress(done, tasks.len());
@@ -86,6 +84,11 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
         }
         _ => exit,
     }
+}
+
+/// What is set in every file, in the order of the command line.
+fn settings(args: &RunArgs) -> Vec<(String, String)> {
+    args.set.iter().map(|OneSetting { key, value }| (key.clone(), value.clone())).collect()
 }
 
 fn tasks(files: &[ScenarioFile], args: &RunArgs) -> Vec<Task> {
@@ -113,52 +116,10 @@ fn same_name(files: &[ScenarioFile]) -> Option<(&Path, &Path)> {
     None
 }
 
-/// Does every task on `jobs` threads. `tell` is called on this one whenever a task is done, with how many are, and
-/// then with each result in the order of the tasks.
-fn in_parallel(
-    jobs: usize,
-    tasks: &[Task],
-    work: impl Fn(Task) -> Run + Sync,
-    mut tell: impl FnMut(usize, Option<Run>),
-) {
-    let next = AtomicUsize::new(0);
-    let (sender, receiver) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..jobs.min(tasks.len()) {
-            let (sender, next, work) = (sender.clone(), &next, &work);
-            scope.spawn(move || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(task) = tasks.get(index) else { return };
-                    if sender.send((index, work(*task))).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut waiting = BTreeMap::new();
-        let mut told = 0;
-        for (done, (index, run)) in receiver.iter().enumerate() {
-            tell(done + 1, None);
-            waiting.insert(index, run);
-            while let Some(run) = waiting.remove(&told) {
-                told += 1;
-                tell(done + 1, Some(run));
-            }
-        }
-    });
-}
-
-/// Whether `--json` means standard output.
-fn is_stdout(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
 fn write_json(path: &Path, runs: &[Run], wall: Duration) -> io::Result<()> {
     let mut text = serde_json::to_string_pretty(&JsonReport::new(runs, wall))?;
     text.push('\n');
-    if !is_stdout(path) {
+    if !super::is_stdout(path) {
         return fs::write(path, text);
     }
     let mut out = io::stdout().lock();

@@ -1,11 +1,11 @@
 //! A host: what belongs to its current life, and is gone when it crashes.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use grenache::net::Rng;
 use tokio::task::AbortHandle;
 
+use super::address::Addresses;
 use super::route::Attachment;
 use super::seed;
 use super::tcp::Stack;
@@ -19,7 +19,7 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: Name,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) addresses: Addresses,
     pub(crate) attachment: Attachment,
     /// `None` while it is down.
     pub(crate) life: Option<Life>,
@@ -41,8 +41,8 @@ pub(crate) struct Life {
 }
 
 impl Host {
-    pub(crate) fn new(name: Name, address: Ipv4Addr, attachment: Attachment) -> Self {
-        Self { name, address, attachment, life: None, lives: 0, asked: BTreeMap::new() }
+    pub(crate) fn new(name: Name, addresses: Addresses, attachment: Attachment) -> Self {
+        Self { name, addresses, attachment, life: None, lives: 0, asked: BTreeMap::new() }
     }
 
     /// A stream of its own for `name`, another each time.

@@ -12,6 +12,7 @@
 //! | `network`, `udp`, `tcp` | what the stack on a host is given |
 //! | `world` | [`World`]: hosts, tasks, faults and the event stream, for whoever runs a simulation |
 //! | `shared` | the lock, the clock, the observers |
+//! | `address` | a host's IPv4 and IPv6 addresses, and which of them a socket uses |
 //! | `packet`, `summary`, `seed` | what travels, in a line; where randomness comes from |
 //!
 //! A run is one thread, one tokio runtime with a paused clock, and one queue of events. The same topology, seed and
@@ -24,7 +25,7 @@
 //! use grenache_sim::engine::Sim;
 //! use grenache_sim::scenario::model::Node;
 //!
-//! let node = |address: &str| Node { address: address.parse().unwrap(), behind: None, link: None };
+//! let node = |address: &str| Node { address: address.parse().unwrap(), ..Node::default() };
 //! let nodes = BTreeMap::from([("a".into(), node("203.0.113.1")), ("b".into(), node("203.0.113.2"))]);
 //! let sim = Sim::new(1, &BTreeMap::new(), &BTreeMap::new(), &nodes).unwrap();
 //! let elapsed = sim.run(Duration::from_secs(10), async |world| {
@@ -39,6 +40,7 @@
 //! assert_eq!(elapsed, Some(Duration::from_millis(6)));
 //! ```
 
+mod address;
 mod driver;
 mod hop;
 mod host;

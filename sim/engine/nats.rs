@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::hop::{Headers, Mapped, Note, PMP_PORT, Rule};
+use super::hop::{Mapped, Note, PMP_PORT, Rule};
 use super::packet::{Body, Packet};
 use super::route::{NatId, Owner, Place};
 use super::state::{Engine, Event};
@@ -14,20 +14,20 @@ use crate::event::LabEvent;
 impl Engine {
     /// From a NAT's network to beyond it.
     pub(super) fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
+        let Some(inside) = packet.headers() else { return self.leave_lan6(now_ns, id, packet) };
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
-        let inside = packet.source;
-        let mut headers = packet.headers();
-        let fate = nat.state.outbound(now_ns, &mut headers, &mut nat.rng, notes);
-        Headers { source: packet.source, destination: packet.destination, .. } = headers;
+        let mut outside = inside;
+        let fate = nat.state.outbound(now_ns, &mut outside, &mut nat.rng, notes);
+        packet.rewrite(outside);
         self.apply_notes(now_ns, id);
         match fate {
             Ok(hairpin) => {
                 self.translated(now_ns, id, &packet);
                 if hairpin {
-                    let source = self.nat(id).state.hairpin_source(inside, packet.source);
+                    let source = self.nat(id).state.hairpin_source(inside.source, outside.source);
                     if let Some(mut packet) = self.admit(now_ns, id, packet) {
-                        packet.source = source;
+                        packet.source = source.into();
                         self.translated(now_ns, id, &packet);
                         self.in_network(now_ns, Place::Lan(id), packet);
                     }
@@ -41,18 +41,29 @@ impl Engine {
 
     /// From beyond a NAT into its network.
     pub(super) fn enter_lan(&mut self, now_ns: u64, id: NatId, packet: Packet) {
+        if packet.headers().is_none() {
+            return self.in_network(now_ns, Place::Lan(id), packet);
+        }
         if let Some(packet) = self.admit(now_ns, id, packet) {
             self.translated(now_ns, id, &packet);
             self.in_network(now_ns, Place::Lan(id), packet);
         }
     }
 
-    /// The packet as it is inside, where the NAT lets it in.
+    /// A router forwards IPv6 as it is.
+    fn leave_lan6(&mut self, now_ns: u64, id: NatId, packet: Packet) {
+        if self.nat(id).lan6.is_none() {
+            return self.drop_at_nat(now_ns, id, &packet, &Rule::NoIpv6);
+        }
+        self.uplink(now_ns, Owner::Nat(id), packet);
+    }
+
+    /// The IPv4 packet as it is inside, where the NAT lets it in.
     fn admit(&mut self, now_ns: u64, id: NatId, mut packet: Packet) -> Option<Packet> {
+        let mut headers = packet.headers()?;
         let Self { nats, notes, .. } = self;
-        let mut headers = packet.headers();
         let fate = nats[id.0 as usize].state.inbound(now_ns, &mut headers, notes);
-        Headers { source: packet.source, destination: packet.destination, .. } = headers;
+        packet.rewrite(headers);
         self.apply_notes(now_ns, id);
         match fate {
             Ok(()) => Some(packet),
@@ -65,8 +76,10 @@ impl Engine {
 
     /// A packet from a NAT's network for the NAT itself.
     pub(super) fn ask_nat(&mut self, now_ns: u64, id: NatId, packet: Packet) {
-        let payload = match &packet.body {
-            Body::Udp(payload) if packet.destination.port() == PMP_PORT => payload.clone(),
+        let (payload, from) = match (&packet.body, packet.source) {
+            (Body::Udp(payload), SocketAddr::V4(from)) if packet.destination.port() == PMP_PORT => {
+                (payload.clone(), from)
+            }
             _ => {
                 let rule = Rule::NoSocket(packet.destination.port());
                 return self.drop_at_nat(now_ns, id, &packet, &rule);
@@ -78,7 +91,7 @@ impl Engine {
         }
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
-        let answer = nat.state.on_request(now_ns, packet.source, &payload, &mut nat.rng, notes);
+        let answer = nat.state.on_request(now_ns, from, &payload, &mut nat.rng, notes);
         self.apply_notes(now_ns, id);
         let Some(answer) = answer else { return };
         self.packets += 1;
@@ -94,8 +107,8 @@ impl Engine {
             let event = LabEvent::PacketSent {
                 packet: answer.id,
                 protocol: answer.protocol(),
-                source: answer.source.into(),
-                destination: answer.destination.into(),
+                source: answer.source,
+                destination: answer.destination,
                 size: answer.size(),
                 summary: summarize(&answer),
             };

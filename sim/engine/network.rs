@@ -1,7 +1,7 @@
 //! The simulated [`Network`]: what the stack on a host is given.
 
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use grenache::event::Event;
 use grenache::net::{BoxFuture, HttpClient, HyperHttp, Network, Rng, Task, TcpListener, TcpStream, UdpSocket};
 
+use super::address::canonical;
 use super::host::Life;
 use super::packet::HostId;
 use super::shared::Shared;
@@ -92,8 +93,9 @@ impl Network for SimNetwork {
     }
 
     fn local_ip(&self, remote: SocketAddr) -> io::Result<IpAddr> {
-        let (to, own) = (v4(remote)?, self.host.with_engine(|engine, _| engine.address(self.host.id))?);
-        source_ip(Ipv4Addr::UNSPECIFIED, *to.ip(), own).map(IpAddr::V4)
+        let to = canonical(remote).ip();
+        let any = if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        self.host.with_engine(|engine, _| engine.addresses(self.host.id).source(any, to))?
     }
 
     fn connect_tcp(&self, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
@@ -132,11 +134,11 @@ impl Network for SimNetwork {
 
 impl SimNetwork {
     /// The address, if this host has it.
-    fn bindable(&self, local: SocketAddr) -> io::Result<SocketAddrV4> {
-        let local = v4(local)?;
-        let own = self.host.with_engine(|engine, _| engine.address(self.host.id))?;
-        let ip = *local.ip();
-        if ip.is_unspecified() || ip.is_loopback() || ip == own {
+    fn bindable(&self, local: SocketAddr) -> io::Result<SocketAddr> {
+        let local = canonical(local);
+        let own = self.host.with_engine(|engine, _| engine.addresses(self.host.id))?;
+        let ip = local.ip();
+        if ip.is_unspecified() || ip.is_loopback() || own.contains(ip) {
             Ok(local)
         } else {
             Err(io::Error::new(ErrorKind::AddrNotAvailable, format!("this host's address is {own}, not {ip}")))
@@ -146,32 +148,9 @@ impl SimNetwork {
 
 fn connect(host: HostHandle, remote: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn TcpStream>>> {
     Box::pin(async move {
-        let stream = stream::connect(host, v4(remote)?).await?;
+        let stream = stream::connect(host, canonical(remote)).await?;
         Ok(Box::new(stream) as Box<dyn TcpStream>)
     })
-}
-
-/// Simulated networks are IPv4.
-pub(crate) fn v4(address: SocketAddr) -> io::Result<SocketAddrV4> {
-    let unsupported = || io::Error::new(ErrorKind::Unsupported, "simulated networks are IPv4: use an IPv4 address");
-    match address {
-        SocketAddr::V4(address) => Ok(address),
-        SocketAddr::V6(address) => match address.ip().to_canonical() {
-            IpAddr::V4(ip) => Ok(SocketAddrV4::new(ip, address.port())),
-            IpAddr::V6(_) => Err(unsupported()),
-        },
-    }
-}
-
-/// The source of what a socket bound to `bound` sends to `to` from a host whose address is `own`.
-pub(crate) fn source_ip(bound: Ipv4Addr, to: Ipv4Addr, own: Ipv4Addr) -> io::Result<Ipv4Addr> {
-    if bound.is_unspecified() {
-        return Ok(if to.is_loopback() { Ipv4Addr::LOCALHOST } else { own });
-    }
-    if bound.is_loopback() && !to.is_loopback() && to != own {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "a loopback socket reaches only its own host"));
-    }
-    Ok(bound)
 }
 
 fn down() -> io::Error {

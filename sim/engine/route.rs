@@ -1,6 +1,6 @@
 //! A packet's way: uplink → NATs and their uplinks → internet → NATs inbound → downlink → host.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::hop::{LinkState, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
@@ -68,14 +68,7 @@ impl Attachment {
 
 impl Engine {
     /// A host sends a packet.
-    pub(crate) fn send(
-        &mut self,
-        now_ns: u64,
-        host: HostId,
-        source: SocketAddrV4,
-        destination: SocketAddrV4,
-        body: Body,
-    ) {
+    pub(crate) fn send(&mut self, now_ns: u64, host: HostId, source: SocketAddr, destination: SocketAddr, body: Body) {
         self.packets += 1;
         let packet = Packet { id: self.packets, origin: host, source, destination, body };
         if self.observed {
@@ -83,15 +76,14 @@ impl Engine {
             let event = LabEvent::PacketSent {
                 packet: packet.id,
                 protocol: packet.protocol(),
-                source: source.into(),
-                destination: destination.into(),
+                source,
+                destination,
                 size: packet.size(),
                 summary: summarize(&packet),
             };
             self.record(now_ns, at, event);
         }
-        let own = self.host(host).address;
-        if destination.ip().is_loopback() || *destination.ip() == own {
+        if destination.ip().is_loopback() || self.host(host).addresses.contains(destination.ip()) {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
         } else if packet.size() > MTU {
             self.drop_at_host(now_ns, host, &packet, &Rule::TooLarge);
@@ -112,7 +104,7 @@ impl Engine {
     /// What a host's TCP wants done.
     pub(crate) fn apply(&mut self, now_ns: u64, host: HostId, life: u32, effects: Effects) {
         for (source, destination, segment) in effects.segments {
-            self.send(now_ns, host, source, destination, Body::Tcp(segment));
+            self.send(now_ns, host, source, destination, Body::Tcp(Box::new(segment)));
         }
         for (due_ns, connection) in effects.timers {
             self.queue.push(due_ns, Event::TcpTimer(host, life, connection));
@@ -146,7 +138,7 @@ impl Engine {
     }
 
     pub(super) fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
-        let destination = *packet.destination.ip();
+        let destination = packet.destination.ip();
         let hop = move |engine: &mut Self| match place {
             Place::Internet => (None, "internet".to_owned()),
             Place::Lan(nat) => (Some(engine.nat(nat).name.clone()), format!("lan of {}", engine.nat(nat).name)),
@@ -161,10 +153,8 @@ impl Engine {
                 }
                 self.downlink(now_ns, owner, packet);
             }
-            (None, Place::Lan(nat)) if !self.nat(nat).lan.contains(&destination) => {
-                self.leave_lan(now_ns, nat, packet);
-            }
-            (None, Place::Lan(nat)) if self.nat(nat).state.listens_at() == Some(destination) => {
+            (None, Place::Lan(nat)) if !self.nat(nat).has_in_lan(destination) => self.leave_lan(now_ns, nat, packet),
+            (None, Place::Lan(nat)) if self.nat(nat).state.listens_at().is_some_and(|at| at == destination) => {
                 self.ask_nat(now_ns, nat, packet);
             }
             (None, _) => self.drop_packet(now_ns, &packet, hop, &Rule::NoHost(destination)),
@@ -215,9 +205,13 @@ impl Engine {
         loop {
             match owner {
                 Owner::Host(host) => return Some(host),
+                Owner::Nat(nat) if packet.destination.is_ipv6() => {
+                    owner = self.owner(Place::Lan(nat), packet.destination.ip())?;
+                }
                 Owner::Nat(nat) => {
-                    headers.destination = self.nat(nat).state.internal(&headers)?;
-                    owner = self.owner(Place::Lan(nat), *headers.destination.ip())?;
+                    let headers = headers.as_mut()?;
+                    headers.destination = self.nat(nat).state.internal(headers)?;
+                    owner = self.owner(Place::Lan(nat), IpAddr::V4(*headers.destination.ip()))?;
                 }
             }
         }
@@ -229,16 +223,25 @@ impl Engine {
             .any(|(left, right)| (left.contains(&a) && right.contains(&b)) || (left.contains(&b) && right.contains(&a)))
     }
 
-    fn owner(&self, place: Place, address: Ipv4Addr) -> Option<Owner> {
-        self.addresses.get(&(place, address)).copied()
+    /// Who takes packets to this address on this network: a host, a NAT, or the router to its own network.
+    fn owner(&self, place: Place, address: IpAddr) -> Option<Owner> {
+        match address {
+            IpAddr::V4(ip) => self.addresses4.get(&(place, ip)).copied(),
+            IpAddr::V6(ip) => self.addresses6.get(&(place, ip)).copied().or_else(|| self.router(place, ip)),
+        }
+    }
+
+    fn router(&self, place: Place, ip: Ipv6Addr) -> Option<Owner> {
+        let ((found, _), (network, nat)) = self.routes6.range(..=(place, ip)).next_back()?;
+        (*found == place && network.contains(&ip)).then_some(Owner::Nat(*nat))
     }
 
     pub(super) fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
         if self.observed {
             let event = LabEvent::PacketTranslated {
                 packet: packet.id,
-                source: packet.source.into(),
-                destination: packet.destination.into(),
+                source: packet.source,
+                destination: packet.destination,
             };
             let at = Some(self.nat(nat).name.clone());
             self.record(now_ns, at, event);

@@ -1,12 +1,13 @@
 //! The simulated world's state, and what its events do to it. Knows nothing of tasks and tokio.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::task::Waker;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
+use super::address::Addresses;
 use super::hop::{Mapped, NatState, Note};
 use super::host::Host;
 use super::packet::{HostId, Packet};
@@ -39,7 +40,10 @@ pub(crate) struct Engine {
     pub(crate) queue: Queue<Event>,
     pub(crate) hosts: Vec<Host>,
     pub(crate) nats: Vec<NatNode>,
-    pub(crate) addresses: BTreeMap<(Place, Ipv4Addr), Owner>,
+    pub(crate) addresses4: BTreeMap<(Place, Ipv4Addr), Owner>,
+    pub(crate) addresses6: BTreeMap<(Place, Ipv6Addr), Owner>,
+    /// The IPv6 networks that are reached through a router on this one, by their first address. None is in another.
+    pub(crate) routes6: BTreeMap<(Place, Ipv6Addr), (Ipv6Net, NatId)>,
     pub(crate) host_ids: BTreeMap<Name, HostId>,
     pub(crate) nat_ids: BTreeMap<Name, NatId>,
     pub(crate) partitions: BTreeMap<u64, (BTreeSet<HostId>, BTreeSet<HostId>)>,
@@ -67,9 +71,21 @@ pub(crate) struct Engine {
 pub(crate) struct NatNode {
     pub(crate) name: Name,
     pub(crate) lan: Ipv4Net,
+    /// It is a router for IPv6, which it does not translate (RFC 4864).
+    pub(crate) lan6: Option<Ipv6Net>,
     pub(crate) state: NatState,
     pub(crate) rng: grenache::net::Rng,
     pub(crate) attachment: Attachment,
+}
+
+impl NatNode {
+    /// Whether this is an address of the network behind it.
+    pub(crate) fn has_in_lan(&self, ip: IpAddr) -> bool {
+        match ip {
+            IpAddr::V4(ip) => self.lan.contains(&ip),
+            IpAddr::V6(ip) => self.lan6.is_some_and(|lan| lan.contains(&ip)),
+        }
+    }
 }
 
 impl Engine {
@@ -150,9 +166,9 @@ impl Engine {
         &self.nats[id.0 as usize]
     }
 
-    /// A host's address in its network.
-    pub(crate) fn address(&self, id: HostId) -> Ipv4Addr {
-        self.host(id).address
+    /// A host's addresses in its network.
+    pub(crate) fn addresses(&self, id: HostId) -> Addresses {
+        self.host(id).addresses
     }
 
     pub(crate) fn name(&self, owner: Owner) -> Name {

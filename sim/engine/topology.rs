@@ -1,9 +1,12 @@
 //! From the scenario's nodes, NATs and links to the engine's.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv6Net};
+
+use super::address::Addresses;
 use super::hop::{LinkState, NatState};
 use super::host::Host;
 use super::packet::HostId;
@@ -39,7 +42,7 @@ pub enum SimError {
         /// Who wants it too.
         second: String,
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// An address that is not of the network behind the NAT.
     #[error("{user} is behind the nat {nat}, but its address {address} is not in {lan}: give it one that is")]
@@ -49,9 +52,33 @@ pub enum SimError {
         /// The NAT.
         nat: Name,
         /// The address.
-        address: Ipv4Addr,
-        /// The NAT's network.
-        lan: ipnet::Ipv4Net,
+        address: IpAddr,
+        /// The NAT's network of that family.
+        lan: IpNet,
+    },
+    /// A node without an address.
+    #[error("{user} has neither an IPv4 nor an IPv6 address: give it one")]
+    NoAddress {
+        /// `node NAME`.
+        user: String,
+    },
+    /// An IPv6 address or network behind a NAT that routes no IPv6.
+    #[error("{user} has IPv6, but the nat {nat} that it is behind has not: give the nat an IPv6 network")]
+    NoIpv6 {
+        /// `node NAME` or `nat NAME`.
+        user: String,
+        /// The NAT.
+        nat: Name,
+    },
+    /// An IPv6 network that is not within that of the NAT in front, or one that two share.
+    #[error("the IPv6 network {lan6} of {user} {problem}")]
+    Lan6 {
+        /// `nat NAME`.
+        user: String,
+        /// Its network.
+        lan6: Ipv6Net,
+        /// What is wrong with it, and what to do.
+        problem: String,
     },
     /// A NAT that is behind itself.
     #[error("the nat {nat} is behind itself: name another one, or none")]
@@ -69,20 +96,35 @@ pub(crate) fn build(
 ) -> Result<Engine, SimError> {
     let nat_ids: BTreeMap<Name, NatId> = nats.keys().cloned().zip((0..).map(NatId)).collect();
     let host_ids: BTreeMap<Name, HostId> = nodes.keys().cloned().zip((0..).map(HostId)).collect();
-    let mut builder = Builder { seed, nats, links, nat_ids: &nat_ids, addresses: BTreeMap::new() };
+    let mut builder = Builder {
+        seed,
+        nats,
+        links,
+        nat_ids: &nat_ids,
+        addresses4: BTreeMap::new(),
+        addresses6: BTreeMap::new(),
+        routes6: BTreeMap::new(),
+    };
     for name in nats.keys() {
         builder.refuse_cycle(name)?;
+    }
+    for (name, nat) in nats {
+        builder.route6(name, nat)?;
     }
     let nat_nodes = nats.iter().map(|(name, nat)| builder.nat(name, nat)).collect::<Result<_, _>>()?;
     let hosts = nodes.iter().zip((0..).map(HostId)).map(|((name, node), id)| builder.host(id, name, node));
     let hosts = hosts.collect::<Result<_, _>>()?;
-    let addresses = builder.addresses.into_iter().map(|(at, (owner, _))| (at, owner)).collect();
+    let addresses4 = builder.addresses4.into_iter().map(|(at, (owner, _))| (at, owner)).collect();
+    let addresses6 = builder.addresses6.into_iter().map(|(at, (owner, _))| (at, owner)).collect();
+    let routes6 = builder.routes6;
     Ok(Engine {
         seed,
         queue: Queue::new(),
         hosts,
         nats: nat_nodes,
-        addresses,
+        addresses4,
+        addresses6,
+        routes6,
         host_ids,
         nat_ids,
         partitions: BTreeMap::new(),
@@ -104,7 +146,9 @@ struct Builder<'a> {
     links: &'a BTreeMap<Name, Link>,
     nat_ids: &'a BTreeMap<Name, NatId>,
     /// With who has each, in words.
-    addresses: BTreeMap<(Place, Ipv4Addr), (Owner, String)>,
+    addresses4: BTreeMap<(Place, Ipv4Addr), (Owner, String)>,
+    addresses6: BTreeMap<(Place, Ipv6Addr), (Owner, String)>,
+    routes6: BTreeMap<(Place, Ipv6Addr), (Ipv6Net, NatId)>,
 }
 
 impl Builder<'_> {
@@ -115,19 +159,30 @@ impl Builder<'_> {
             true => nat.addresses().collect(),
             false => nat.one_to_one.values().copied().collect::<Vec<_>>(),
         };
+        let owner = Owner::Nat(self.nat_ids[name]);
         for address in public {
-            self.claim(attachment.place, address, Owner::Nat(self.nat_ids[name]), user.clone())?;
+            claim(&mut self.addresses4, attachment.place, address, owner, user.clone())?;
         }
         let rng = seed::stream(self.seed, &["nat", name]);
         let state = NatState::new(nat, |purpose| seed::stream(self.seed, &["nat", name, purpose]));
-        Ok(NatNode { name: name.clone(), lan: nat.lan, state, rng, attachment })
+        Ok(NatNode { name: name.clone(), lan: nat.lan, lan6: nat.lan6, state, rng, attachment })
     }
 
     fn host(&mut self, id: HostId, name: &Name, node: &Node) -> Result<Host, SimError> {
         let user = format!("node {name}");
+        let addresses = Addresses { v4: (!node.address.is_unspecified()).then_some(node.address), v6: node.address6 };
+        if addresses.v4.is_none() && addresses.v6.is_none() {
+            return Err(SimError::NoAddress { user });
+        }
         let attachment = self.attach(&user, name, node.behind.as_ref(), node.link.as_ref(), node.address)?;
-        self.claim(attachment.place, node.address, Owner::Host(id), user)?;
-        Ok(Host::new(name.clone(), node.address, attachment))
+        if let Some(address) = addresses.v4 {
+            claim(&mut self.addresses4, attachment.place, address, Owner::Host(id), user.clone())?;
+        }
+        if let Some(address) = addresses.v6 {
+            self.check6(&user, node.behind.as_ref(), attachment.place, address)?;
+            claim(&mut self.addresses6, attachment.place, address, Owner::Host(id), user)?;
+        }
+        Ok(Host::new(name.clone(), addresses, attachment))
     }
 
     fn attach(
@@ -143,8 +198,13 @@ impl Builder<'_> {
             None => Place::Internet,
             Some(nat) => {
                 let lan = self.nats.get(nat).ok_or_else(|| undefined("nat", nat))?.lan;
-                if !lan.contains(&address) {
-                    return Err(SimError::OutsideLan { user: user.to_owned(), nat: nat.clone(), address, lan });
+                if !lan.contains(&address) && !address.is_unspecified() {
+                    return Err(SimError::OutsideLan {
+                        user: user.to_owned(),
+                        nat: nat.clone(),
+                        address: address.into(),
+                        lan: lan.into(),
+                    });
                 }
                 Place::Lan(self.nat_ids[nat])
             }
@@ -164,11 +224,63 @@ impl Builder<'_> {
         Ok(Attachment { place, up: line("up"), down: line("down") })
     }
 
-    fn claim(&mut self, place: Place, address: Ipv4Addr, owner: Owner, user: String) -> Result<(), SimError> {
-        if let Some((_, first)) = self.addresses.get(&(place, address)) {
-            return Err(SimError::AddressTaken { first: first.clone(), second: user, address });
+    /// Enters the route to a NAT's IPv6 network into the network that the NAT is on. It is a part of the network in
+    /// front, as delegated prefixes are (RFC 8415, 6.3), so that the routes further out lead there as well.
+    fn route6(&mut self, name: &Name, nat: &Nat) -> Result<(), SimError> {
+        let Some(lan6) = nat.lan6 else { return Ok(()) };
+        let user = format!("nat {name}");
+        let problem = |problem: String| SimError::Lan6 { user: user.clone(), lan6, problem };
+        let place = match nat.behind.as_ref() {
+            None => Place::Internet,
+            Some(outer) => {
+                let undefined = || SimError::Undefined { user: user.clone(), kind: "nat", name: outer.clone() };
+                match self.nats.get(outer).ok_or_else(undefined)?.lan6 {
+                    None => return Err(SimError::NoIpv6 { user, nat: outer.clone() }),
+                    Some(outer6) if !outer6.contains(&lan6) || outer6 == lan6 => {
+                        return Err(problem(format!("is not a part of {outer6}, that of nat {outer}: give it one")));
+                    }
+                    Some(_) => Place::Lan(self.nat_ids[outer]),
+                }
+            }
+        };
+        // None of those there overlaps another, so that only the neighbours can overlap this one.
+        let before = self.routes6.range(..=(place, lan6.network())).next_back();
+        let after = self.routes6.range((place, lan6.network())..).next();
+        let mut others = before.into_iter().chain(after).filter(|((at, _), _)| *at == place);
+        if let Some((_, (other, _))) = others.find(|(_, (other, _))| other.contains(&lan6) || lan6.contains(other)) {
+            return Err(problem(format!("overlaps {other}, that of another nat: give it one of its own")));
         }
-        self.addresses.insert((place, address), (owner, user));
+        self.routes6.insert((place, lan6.network()), (lan6, self.nat_ids[name]));
+        Ok(())
+    }
+
+    /// A node's IPv6 address is of the network it is on, and not of one behind a NAT there.
+    fn check6(&self, user: &str, behind: Option<&Name>, place: Place, address: Ipv6Addr) -> Result<(), SimError> {
+        if let Some(nat) = behind {
+            let Some(lan6) = self.nats[nat].lan6 else {
+                return Err(SimError::NoIpv6 { user: user.to_owned(), nat: nat.clone() });
+            };
+            if !lan6.contains(&address) {
+                return Err(SimError::OutsideLan {
+                    user: user.to_owned(),
+                    nat: nat.clone(),
+                    address: address.into(),
+                    lan: lan6.into(),
+                });
+            }
+        }
+        let route = self.routes6.range(..=(place, address)).next_back();
+        if let Some(((at, _), (lan6, nat))) = route
+            && *at == place
+            && lan6.contains(&address)
+        {
+            let nat = self.nat_ids.iter().find(|(_, id)| *id == nat).map_or("", |(name, _)| name);
+            return Err(SimError::AddressTaken {
+                first: format!("the network {lan6} behind nat {nat}"),
+                second: user.to_owned(),
+                address: address.into(),
+            });
+        }
         Ok(())
     }
 
@@ -182,4 +294,18 @@ impl Builder<'_> {
         }
         Err(SimError::Cycle { nat: start.clone() })
     }
+}
+
+fn claim<A: Ord + Copy + Into<IpAddr>>(
+    addresses: &mut BTreeMap<(Place, A), (Owner, String)>,
+    place: Place,
+    address: A,
+    owner: Owner,
+    user: String,
+) -> Result<(), SimError> {
+    if let Some((_, first)) = addresses.get(&(place, address)) {
+        return Err(SimError::AddressTaken { first: first.clone(), second: user, address: address.into() });
+    }
+    addresses.insert((place, address), (owner, user));
+    Ok(())
 }

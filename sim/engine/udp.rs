@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use grenache::net::{RecvMeta, Transmit, UdpSocket};
 
+use super::address::{canonical, overlap, told};
 use super::hop::Rule;
 use super::host::EphemeralPorts;
-use super::network::{HostHandle, source_ip, v4};
+use super::network::HostHandle;
 use super::packet::Body;
 
 /// Bytes that wait in a socket, headers included; what comes beyond is dropped.
@@ -30,29 +31,32 @@ pub(crate) struct SocketId(u64);
 #[derive(Debug)]
 pub(crate) struct UdpTable {
     sockets: BTreeMap<SocketId, Socket>,
-    /// Sockets by port and address, the unspecified one included.
-    bound: BTreeMap<(u16, Ipv4Addr), SocketId>,
+    /// Sockets by port and address, the unspecified one included. One that is bound to `[::]` is in both.
+    bound4: BTreeMap<(u16, Ipv4Addr), SocketId>,
+    bound6: BTreeMap<(u16, Ipv6Addr), SocketId>,
     ports: EphemeralPorts,
     next_id: u64,
 }
 
 #[derive(Debug)]
 struct Socket {
-    local: SocketAddrV4,
-    queue: VecDeque<(SocketAddrV4, Bytes)>,
+    local: SocketAddr,
+    queue: VecDeque<(SocketAddr, Bytes)>,
     queued: usize,
     waker: Option<Waker>,
 }
 
 impl UdpTable {
     pub(crate) fn new(ports: EphemeralPorts) -> Self {
-        Self { sockets: BTreeMap::new(), bound: BTreeMap::new(), ports, next_id: 0 }
+        Self { sockets: BTreeMap::new(), bound4: BTreeMap::new(), bound6: BTreeMap::new(), ports, next_id: 0 }
     }
 
-    fn bind(&mut self, mut local: SocketAddrV4) -> io::Result<(SocketId, SocketAddrV4)> {
+    fn bind(&mut self, mut local: SocketAddr) -> io::Result<(SocketId, SocketAddr)> {
         let overlaps = |port| {
-            let mut others = self.bound.range((port, Ipv4Addr::UNSPECIFIED)..=(port, Ipv4Addr::BROADCAST));
-            others.any(|((_, ip), _)| ip == local.ip() || ip.is_unspecified() || local.ip().is_unspecified())
+            let four = self.bound4.range((port, Ipv4Addr::UNSPECIFIED)..=(port, Ipv4Addr::BROADCAST));
+            let six = self.bound6.range((port, Ipv6Addr::UNSPECIFIED)..=(port, Ipv6Addr::from_bits(u128::MAX)));
+            let mut others = four.map(|((_, ip), _)| IpAddr::V4(*ip)).chain(six.map(|((_, ip), _)| IpAddr::V6(*ip)));
+            others.any(|ip| overlap(ip, local.ip()))
         };
         if local.port() == 0 {
             local.set_port(self.ports.next_free(overlaps).ok_or(ErrorKind::AddrInUse)?);
@@ -61,7 +65,17 @@ impl UdpTable {
         }
         self.next_id += 1;
         let id = SocketId(self.next_id);
-        self.bound.insert((local.port(), *local.ip()), id);
+        match local.ip() {
+            IpAddr::V4(ip) => {
+                self.bound4.insert((local.port(), ip), id);
+            }
+            IpAddr::V6(ip) => {
+                self.bound6.insert((local.port(), ip), id);
+                if ip.is_unspecified() {
+                    self.bound4.insert((local.port(), Ipv4Addr::UNSPECIFIED), id);
+                }
+            }
+        }
         self.sockets.insert(id, Socket { local, queue: VecDeque::new(), queued: 0, waker: None });
         Ok((id, local))
     }
@@ -73,20 +87,33 @@ impl UdpTable {
 
     fn close(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.remove(&id) {
-            self.bound.remove(&(socket.local.port(), *socket.local.ip()));
+            match socket.local.ip() {
+                IpAddr::V4(ip) => {
+                    self.bound4.remove(&(socket.local.port(), ip));
+                }
+                IpAddr::V6(ip) => {
+                    self.bound6.remove(&(socket.local.port(), ip));
+                    if ip.is_unspecified() {
+                        self.bound4.remove(&(socket.local.port(), Ipv4Addr::UNSPECIFIED));
+                    }
+                }
+            }
         }
     }
 
     /// A datagram from the network, for the socket that is bound to its address, or else to all.
     pub(crate) fn deliver(
         &mut self,
-        source: SocketAddrV4,
-        destination: SocketAddrV4,
+        source: SocketAddr,
+        destination: SocketAddr,
         payload: Bytes,
     ) -> Result<Option<Waker>, Rule> {
         let port = destination.port();
-        let by_ip = |ip| self.bound.get(&(port, ip)).copied();
-        let id = by_ip(*destination.ip()).or_else(|| by_ip(Ipv4Addr::UNSPECIFIED)).ok_or(Rule::NoSocket(port))?;
+        let found = match destination.ip() {
+            IpAddr::V4(ip) => self.bound4.get(&(port, ip)).or_else(|| self.bound4.get(&(port, Ipv4Addr::UNSPECIFIED))),
+            IpAddr::V6(ip) => self.bound6.get(&(port, ip)).or_else(|| self.bound6.get(&(port, Ipv6Addr::UNSPECIFIED))),
+        };
+        let id = *found.ok_or(Rule::NoSocket(port))?;
         let socket = self.sockets.get_mut(&id).expect("the index names sockets that exist");
         let counts = payload.len() + OVERHEAD;
         if socket.queued + counts > RECEIVE_BUFFER {
@@ -106,7 +133,7 @@ impl Socket {
         buffer[..stride].copy_from_slice(&first[..stride]);
         let mut len = stride;
         for _ in 1..MAX_RECEIVE_SEGMENTS {
-            let alike = |next: &(SocketAddrV4, Bytes)| {
+            let alike = |next: &(SocketAddr, Bytes)| {
                 next.0 == source && !next.1.is_empty() && next.1.len() <= stride && len + stride <= buffer.len()
             };
             if !self.queue.front().is_some_and(alike) {
@@ -119,10 +146,10 @@ impl Socket {
                 break;
             }
         }
-        Some(RecvMeta { source: source.into(), len, stride })
+        Some(RecvMeta { source: told(&self.local, source), len, stride })
     }
 
-    fn pop(&mut self) -> Option<(SocketAddrV4, Bytes)> {
+    fn pop(&mut self) -> Option<(SocketAddr, Bytes)> {
         let (source, payload) = self.queue.pop_front()?;
         self.queued -= payload.len() + OVERHEAD;
         Some((source, payload))
@@ -134,11 +161,11 @@ impl Socket {
 pub(crate) struct SimUdp {
     host: HostHandle,
     id: SocketId,
-    local: SocketAddrV4,
+    local: SocketAddr,
 }
 
 impl SimUdp {
-    pub(crate) fn bind(host: HostHandle, local: SocketAddrV4) -> io::Result<Arc<dyn UdpSocket>> {
+    pub(crate) fn bind(host: HostHandle, local: SocketAddr) -> io::Result<Arc<dyn UdpSocket>> {
         let (id, local) = host.with_life(|life, _| life.udp.bind(local))??;
         Ok(Arc::new(Self { host, id, local }))
     }
@@ -146,20 +173,20 @@ impl SimUdp {
 
 impl UdpSocket for SimUdp {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local.into())
+        Ok(self.local)
     }
 
     /// Never waits: what a link cannot take is dropped there.
     fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<()>> {
-        let destination = v4(transmit.destination)?;
+        let destination = canonical(transmit.destination);
         let contents = Bytes::copy_from_slice(transmit.contents);
         let size = transmit.segment_size.filter(|&size| size > 0).unwrap_or(contents.len());
         if size > 0 && contents.len().div_ceil(size) > MAX_TRANSMIT_SEGMENTS {
             return Poll::Ready(Err(io::Error::new(ErrorKind::InvalidInput, "at most 64 datagrams fit one call")));
         }
         Poll::Ready(self.host.with_engine(|engine, now_ns| {
-            let source = SocketAddrV4::new(
-                source_ip(*self.local.ip(), *destination.ip(), engine.address(self.host.id))?,
+            let source = SocketAddr::new(
+                engine.addresses(self.host.id).source(self.local.ip(), destination.ip())?,
                 self.local.port(),
             );
             let mut start = 0;
@@ -226,14 +253,14 @@ mod tests {
     fn table() -> UdpTable {
         let mut host = crate::engine::host::Host::new(
             "a".into(),
-            Ipv4Addr::LOCALHOST,
+            crate::engine::address::Addresses { v4: Some(Ipv4Addr::new(10, 0, 0, 1)), v6: None },
             crate::engine::route::Attachment::unlimited(),
         );
         host.start(1);
         host.life.unwrap().udp
     }
 
-    fn at(text: &str) -> SocketAddrV4 {
+    fn at(text: &str) -> SocketAddr {
         text.parse().unwrap()
     }
 

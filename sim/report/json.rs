@@ -24,7 +24,7 @@ use crate::backend::On;
 /// | `verdict` | `passed`, `failed`, `refused` (it could not run), `panicked`, `nondeterministic` |
 /// | `simulated_ns` | how long it took in simulated time, in nanoseconds; `null` where it did not run to its end |
 /// | `wall_ns` | in real time |
-/// | `expectations` | each with `text`, `line`, `met`, `reason` (`null` where met) and `decided_at_ns` |
+/// | `expectations` | each with `text`, `line`, `file` (`null`, or the file of the expectation, where that is extended), `met`, `reason` (`null` where met), `decided_at_ns` and `decided_by`, the event in words |
 /// | `programs_failed` | the programs that could not start or gave up, in words |
 /// | `message` | why it was refused or panicked, or how it differed; else `null` |
 /// | `replay` | the command that does the same again |
@@ -73,9 +73,11 @@ struct JsonRun<'a> {
 struct JsonExpectation<'a> {
     text: &'a str,
     line: usize,
+    file: Option<&'a str>,
     met: bool,
     reason: Option<&'a str>,
     decided_at_ns: u64,
+    decided_by: &'a str,
 }
 
 impl<'a> JsonRun<'a> {
@@ -88,6 +90,8 @@ impl<'a> JsonRun<'a> {
                     met: expectation.met,
                     reason: expectation.reason.as_deref(),
                     decided_at_ns: nanos(expectation.decided_at),
+                    decided_by: &expectation.decided_by,
+                    file: expectation.file.as_deref(),
                 });
                 (expectations.collect(), outcome.programs_failed.as_slice(), None)
             }

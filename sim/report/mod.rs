@@ -46,16 +46,20 @@ pub enum Verdict {
 }
 
 /// What became of an expectation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExpectationOutcome {
     /// The expectation in words.
     pub text: String,
     /// Its line in the file, from 1.
     pub line: usize,
+    /// The file that it is written in, where that is one that the scenario's extends.
+    pub file: Option<std::sync::Arc<str>>,
     /// Whether it was met in time.
     pub met: bool,
     /// What decided it, where it was not.
     pub reason: Option<String>,
     /// When it was decided, from the beginning of the run.
     pub decided_at: Duration,
+    /// The event that decided it, in words, or that its time was up.
+    pub decided_by: String,
 }

@@ -40,6 +40,19 @@ pub enum RunResult {
     Nondeterministic(Difference),
 }
 
+impl RunResult {
+    /// The verdict in a word.
+    pub fn verdict(&self) -> &'static str {
+        match self {
+            Self::Done(outcome) if outcome.verdict == Verdict::Passed => "passed",
+            Self::Done(_) => "failed",
+            Self::Refused(_) => "refused",
+            Self::Panicked(_) => "panicked",
+            Self::Nondeterministic(_) => "nondeterministic",
+        }
+    }
+}
+
 impl Run {
     /// Whether all is as it should be.
     pub fn passed(&self) -> bool {
@@ -66,13 +79,7 @@ impl Run {
 
     /// The verdict in a word.
     pub fn verdict(&self) -> &'static str {
-        match &self.result {
-            RunResult::Done(_) if self.passed() => "passed",
-            RunResult::Done(_) => "failed",
-            RunResult::Refused(_) => "refused",
-            RunResult::Panicked(_) => "panicked",
-            RunResult::Nondeterministic(_) => "nondeterministic",
-        }
+        self.result.verdict()
     }
 
     /// The full story of a run that did not pass, in lines; nothing for one that did.
@@ -109,10 +116,12 @@ impl Run {
         for expectation in &outcome.expectations {
             if expectation.met {
                 story.push(format!("met after {}: {}", seconds(expectation.decided_at), expectation.text));
+                story.push(format!("  {}", expectation.decided_by));
             } else {
-                let place = format!("{}:{}", self.file.display(), expectation.line);
-                story.push(format!("NOT MET: {} ({place})", expectation.text));
-                story.extend(expectation.reason.iter().map(|reason| format!("  {reason}")));
+                let file = expectation.file.as_deref().map_or_else(|| self.file.display().to_string(), str::to_owned);
+                story.push(format!("NOT MET: {} ({file}:{})", expectation.text, expectation.line));
+                let decided = format!("  decided at {}", seconds(expectation.decided_at));
+                story.push(expectation.reason.iter().fold(decided, |decided, reason| format!("{decided}: {reason}")));
             }
         }
     }
@@ -146,8 +155,9 @@ mod tests {
             text: "client finds rpc_test, within 5s".to_owned(),
             line: 30,
             met: true,
-            reason: None,
             decided_at: Duration::from_millis(1250),
+            decided_by: "client found rpc_test at 203.0.113.5:1337".to_owned(),
+            ..ExpectationOutcome::default()
         };
         let missed = ExpectationOutcome {
             text: "client gets the reply \"world\", within 5s".to_owned(),
@@ -155,6 +165,8 @@ mod tests {
             met: false,
             reason: Some("not within 5s; a request failed: ERR_TIMEOUT".to_owned()),
             decided_at: Duration::from_secs(5),
+            decided_by: "its time was up at 5s".to_owned(),
+            ..ExpectationOutcome::default()
         };
         Outcome {
             verdict,
@@ -170,8 +182,9 @@ mod tests {
         insta::assert_snapshot!(story, @r#"
         a program failed: worker on server: cannot open the UDP socket on port 1
         met after 1.250 s: client finds rpc_test, within 5s
+          client found rpc_test at 203.0.113.5:1337
         NOT MET: client gets the reply "world", within 5s (scenarios/simple.toml:34)
-          not within 5s; a request failed: ERR_TIMEOUT
+          decided at 5.000 s: not within 5s; a request failed: ERR_TIMEOUT
         the last events:
           0.100 s  client  request-sent
         run it again:  grenache run --seed 7 scenarios/simple.toml

@@ -1,13 +1,13 @@
-//! From tables to faults and expectations.
+//! From tables to faults.
 
 use std::time::Duration;
 
 use toml::Spanned;
 
-use super::error::{Problems, position, suggestion};
-use super::model::{Expectation, ExpectationKind, Fault, FaultKind, Name};
-use super::program::{before_limit, check_service, endpoint};
-use super::raw::{ExpectTable, FaultTable, File, ProgramTable, Text};
+use super::error::Problems;
+use super::model::{Fault, FaultKind, Name};
+use super::program::before_limit;
+use super::raw::{FaultTable, File, Text};
 use super::topology::{Topology, defined};
 
 /// Makes faults of the file's tables, in its order.
@@ -95,7 +95,11 @@ fn check_crashes(problems: &mut Problems, file: &File) {
 
 /// A run ends when its last expectation is decided, which is at the latest when its time is up: nothing begins later.
 fn check_in_time(problems: &mut Problems, file: &File, limit: Duration) {
-    let Some(end) = file.expects.iter().map(|expect| expect.get_ref().within.get_ref().0).max() else { return };
+    let Some(end) =
+        file.expects.iter().map(|expect| expect.get_ref().within.as_ref().map_or(limit, |w| w.get_ref().0)).max()
+    else {
+        return;
+    };
     for fault in file.faults.iter().map(Spanned::get_ref) {
         let at = fault.at.get_ref().0;
         // What is beyond the limit is told as that.
@@ -145,47 +149,13 @@ fn fault_kind(problems: &mut Problems, topology: &Topology, table: &FaultTable) 
     defined(problems, "node", node, &topology.nodes).map(FaultKind::Restart)
 }
 
-/// Makes expectations of the file's tables, in its order.
-pub(super) fn expectations(
+/// Whether exactly one of some keys is there; else a problem.
+pub(super) fn exactly_one(
     problems: &mut Problems,
-    file: &File,
-    topology: &Topology,
-    limit: Duration,
-) -> Vec<Expectation> {
-    file.expects
-        .iter()
-        .filter_map(|table| {
-            let (table, span) = (table.get_ref(), table.span());
-            let within = table.within.get_ref().0;
-            if within > limit {
-                problems
-                    .add(
-                        table.within.span(),
-                        format!("the run ends at {limit:?}, before this expectation's time is up"),
-                    )
-                    .help("raise `time-limit` at the top of the file, or shorten `within`");
-            }
-            if within.is_zero() {
-                problems.add(table.within.span(), "nothing can happen within no time");
-            }
-            let there = [
-                ("reply", table.reply.is_some()),
-                ("failed", table.failed.is_some()),
-                ("punched", table.punched.is_some()),
-                ("found", table.found.is_some()),
-            ];
-            if !exactly_one(problems, span.clone(), "expectation", &there) {
-                return None;
-            }
-            let kind = Expected { problems, file, topology }.kind(table)?;
-            let (line, _) = position(problems.text(), span.start);
-            let text = format!("{}, within {within:?}", in_words(&kind));
-            Some(Expectation { kind, within, text, line })
-        })
-        .collect()
-}
-
-fn exactly_one(problems: &mut Problems, span: std::ops::Range<usize>, what: &str, keys: &[(&str, bool)]) -> bool {
+    span: std::ops::Range<usize>,
+    what: &str,
+    keys: &[(&str, bool)],
+) -> bool {
     let all: Vec<&str> = keys.iter().map(|(key, _)| *key).collect();
     let there: Vec<&str> = keys.iter().filter(|(_, there)| *there).map(|(key, _)| *key).collect();
     let message = match there.as_slice() {
@@ -195,123 +165,4 @@ fn exactly_one(problems: &mut Problems, span: std::ops::Range<usize>, what: &str
     };
     problems.add(span, message).help(format!("write one of: {}", all.join(", "))).label("this one");
     false
-}
-
-struct Expected<'a> {
-    problems: &'a mut Problems,
-    file: &'a File,
-    topology: &'a Topology,
-}
-
-impl Expected<'_> {
-    fn kind(&mut self, table: &ExpectTable) -> Option<ExpectationKind> {
-        if let Some(reply) = table.reply.as_ref().map(Spanned::get_ref) {
-            let to = self.node_with(&reply.to, &["client"]);
-            let from = reply.from.as_ref().map(|from| self.node_with(from, &["worker", "broker"]));
-            // A name that is given and wrong is a problem; one that is not given is not.
-            let from = match from {
-                Some(None) => return None,
-                Some(from) => from,
-                None => None,
-            };
-            let count = reply.count.map_or(1, |count| count.count());
-            return Some(ExpectationKind::Reply { from, to: to?, value: reply.value.0.clone(), count });
-        }
-        if let Some(failed) = table.failed.as_ref().map(Spanned::get_ref) {
-            let to = self.node_with(&failed.to, &["client"])?;
-            return Some(ExpectationKind::Failed { to, error: failed.error.clone() });
-        }
-        if let Some(punched) = table.punched.as_ref().map(Spanned::get_ref) {
-            let at = self.node_with(&punched.at, &["worker", "client"]);
-            let by = match &punched.by {
-                Some(by) => Some(self.node_with(by, &["worker", "client"])?),
-                None => None,
-            };
-            return Some(ExpectationKind::Punched { at: at?, by });
-        }
-        let found = table.found.as_ref()?.get_ref();
-        check_service(self.problems, &found.service);
-        let at = self.node_with(&found.at, &["lookup", "client", "worker"])?;
-        let address = match &found.address {
-            Some(address) => Some(endpoint(self.problems, self.topology, Some(&at), address)?),
-            None => None,
-        };
-        Some(ExpectationKind::Found { at, service: found.service.get_ref().clone(), address })
-    }
-
-    /// A node that runs at least one of `kinds`: on another, the expectation could never be met.
-    fn node_with(&mut self, name: &Text, kinds: &[&str]) -> Option<Name> {
-        let node = defined(self.problems, "node", name, &self.topology.nodes)?;
-        let runs = |node: &str| {
-            self.file
-                .programs
-                .iter()
-                .map(Spanned::get_ref)
-                .any(|program| program.node().get_ref() == node && kinds.contains(&kind_name(program)))
-        };
-        if runs(&node) {
-            return Some(node);
-        }
-        let names: Vec<&str> = self.topology.nodes.keys().map(|node| &**node).filter(|node| runs(node)).collect();
-        let kinds = kinds.join(" or ");
-        let help = suggestion(&format!("nodes with a {kinds}"), &node, &names);
-        self.problems.add(name.span(), format!("no {kinds} runs on `{node}`")).help(help);
-        None
-    }
-}
-
-fn kind_name(program: &ProgramTable) -> &'static str {
-    match program {
-        ProgramTable::Grape(_) => "grape",
-        ProgramTable::Announce(_) => "announce",
-        ProgramTable::Lookup(_) => "lookup",
-        ProgramTable::Broker(_) => "broker",
-        ProgramTable::Worker(_) => "worker",
-        ProgramTable::Client(_) => "client",
-    }
-}
-
-/// The longest value that reports show, in characters.
-const SHOWN: usize = 120;
-
-/// A value as reports show it: its beginning, where it is long.
-fn cut(value: impl ToString) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
-}
-
-/// An expectation as reports say it.
-fn in_words(kind: &ExpectationKind) -> String {
-    match kind {
-        ExpectationKind::Reply { from, to, value, count } => {
-            let times = if *count == 1 { String::new() } else { format!(" {count} times") };
-            let from = from.as_ref().map_or_else(String::new, |from| format!(" from {from}"));
-            format!("{to} gets the reply {}{from}{times}", cut(value))
-        }
-        ExpectationKind::Failed { to, error } => format!("a request of {to} fails with {}", cut(format!("{error:?}"))),
-        ExpectationKind::Punched { at, by: Some(by) } => format!("{at} is punched by {by}"),
-        ExpectationKind::Punched { at, by: None } => format!("{at} is punched"),
-        ExpectationKind::Found { at, service, address: Some(address) } => {
-            format!("{at} finds {} at {address}", cut(service))
-        }
-        ExpectationKind::Found { at, service, address: None } => format!("{at} finds {}", cut(service)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_values_are_cut() {
-        let short = "é".repeat(SHOWN);
-        assert_eq!(cut(&short), short);
-        assert_eq!(cut(format!("{short}é")), format!("{short}…"));
-        let value = serde_json::Value::from("x".repeat(1 << 20));
-        let text = in_words(&ExpectationKind::Reply { from: None, to: "client".into(), value, count: 1 });
-        assert_eq!(text, format!("client gets the reply \"{}…", "x".repeat(SHOWN - 1)));
-    }
 }

@@ -82,10 +82,28 @@
 //! | `[[expect]]` | |
 //! |---|---|
 //! | `within` | by when, from the beginning of the run |
-//! | one of `reply = { from = "NODE", to = "NODE", value = VALUE, count = 1 }` | a client's request was answered (`from` may be left out) |
-//! | `failed = { to = "NODE", error = "TEXT" }` | a client's request ended in an error with this in its message |
+//! | `after` | from when on: what happened before does not count; `"0s"` where left out |
+//! | one of `reply = { from = "NODE", to = "NODE", value = VALUE, path = "WAY", count = 1 }` | a client's request was answered; all but `to` may be left out. In place of `value`, `contains = VALUE`: of a table these keys, of an array these items, of a text this part |
+//! | `reached = { at = "NODE", by = "NODE", path = "WAY" }` | a client's request was answered, be it with the worker's error (`at` and `path` may be left out) |
+//! | `failed = { to = "NODE", error = "TEXT" }` | a client's request ended in an error with this in its message (`error` may be left out) |
 //! | `punched = { at = "NODE", by = "NODE" }` | a punch arrived (`by` may be left out) |
 //! | `found = { at = "NODE", service = "NAME", address = "NODE:PORT" }` | a lookup found the name (`address` may be left out) |
+//! | `percentile = { of = "MEASURE", to = "NODE", p95 = "200ms" }` | of a node's requests; `p50`, `p75`, `p90`, `p95`, `p99`, `p999`, `max`, at least one of them |
+//! | `bytes = { through = "NAME", at-most = "10 kB" }` | `at-least`, `at-most` or both, of the node's or NAT's packets, with their headers |
+//! | `never = { … }` | what may stand here does not happen |
+//! | `all = [{ … }, …]`, `any = [{ … }, …]` | all of these, or at least one of them; each may have `after` and `within` of its own |
+//!
+//! The first five may have a `count`: `3` and `">=3"` are at least so often, `"=3"` exactly, `"<=3"` at most. What has an
+//! upper bound is met at `within` at the earliest, and so is `never`; it fails in the moment that it is broken.
+//!
+//! A `path` is the way that a request went: `"relayed"` through a broker's relay; `"punched"` to an address that the client's
+//! node was punched from, or that its connector punched; else `"direct"`. A connector's first rung is direct, be there punches
+//! besides.
+//!
+//! A `MEASURE` is `"latency"`, from a request's first transmission to its reply; `"answer"`, from the start of the node's
+//! (first) client to a reply, with lookups, punches and retries; or `"connect"`, from there to the first way that a client
+//! with `connect = true` found. A percentile is of all requests that the node's clients are to make: those that are never
+//! answered are slower than all others. It is decided as soon as enough of them have ended.
 //!
 //! A run ends as soon as every expectation is decided, met or not, and at `time-limit` at the latest: a fault or a
 //! program that would begin later never does. Without expectations it goes on until `time-limit`.
@@ -115,6 +133,7 @@ use std::time::Duration;
 
 mod error;
 mod expect;
+mod expectation;
 pub mod model;
 mod nat;
 mod offers;
@@ -162,7 +181,7 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
     let programs = program::programs(&mut problems, &raw, &topology, time_limit);
     offers::check_offers(&mut problems, &raw);
     let faults = expect::faults(&mut problems, &raw, &topology, time_limit);
-    let expectations = expect::expectations(&mut problems, &raw, &topology, time_limit);
+    let expectations = expectation::expectations(&mut problems, &raw, &topology, time_limit);
     problems.check()?;
 
     let name = Path::new(file).file_stem().map_or_else(|| file.to_owned(), |stem| stem.to_string_lossy().into_owned());

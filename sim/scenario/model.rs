@@ -3,13 +3,16 @@
 //! Made from a file by [`super::load`]; what the backends run.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
 use std::time::Duration;
 
 use serde_json::Value;
 
 mod nat;
 
+pub use super::expectation::{
+    Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times, Way,
+};
 pub use nat::{Dependence, Forward, Hairpinning, Nat, NatPmp, Pooling, PortAssignment, PortBlocks, Refresh, WhenFull};
 
 /// A node's, NAT's or link's name in the file.
@@ -55,15 +58,31 @@ pub struct Link {
     pub queue: usize,
 }
 
+/// As a scenario file's that says nothing: no latency, loss or limit, and a queue of 256 KiB for a rate.
+impl Default for Link {
+    fn default() -> Self {
+        Self { latency: Duration::ZERO, jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 }
+    }
+}
+
 /// A host.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Its own interface's address: public, or in the LAN of the NAT it is behind.
+    /// Its own interface's IPv4 address: public, or in the LAN of the NAT it is behind. `0.0.0.0` is none.
     pub address: Ipv4Addr,
     /// The NAT it is behind.
     pub behind: Option<Name>,
     /// Its link to the internet, or to the NAT's LAN.
     pub link: Option<Name>,
+    /// Its own interface's IPv6 address: public, or in the IPv6 network of the NAT it is behind.
+    pub address6: Option<Ipv6Addr>,
+}
+
+/// On the internet, without a link of its own. The address is to be given.
+impl Default for Node {
+    fn default() -> Self {
+        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None, address6: None }
+    }
 }
 
 /// Something that runs on a node.
@@ -241,56 +260,4 @@ pub enum FaultKind {
     Crash(Name),
     /// A node that crashed starts again.
     Restart(Name),
-}
-
-/// What must happen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Expectation {
-    /// What.
-    pub kind: ExpectationKind,
-    /// By when, from the beginning of the run.
-    pub within: Duration,
-    /// In words, in a line: what reports say.
-    pub text: String,
-    /// Its line in the file, from 1.
-    pub line: usize,
-}
-
-/// The kinds of expectations.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ExpectationKind {
-    /// A client got this reply, `count` times in all.
-    Reply {
-        /// The node that answered, where it matters.
-        from: Option<Name>,
-        /// The client's node.
-        to: Name,
-        /// The result.
-        value: Value,
-        /// How often.
-        count: u32,
-    },
-    /// A client's request ended in this error.
-    Failed {
-        /// The client's node.
-        to: Name,
-        /// The error's text, or a part of it.
-        error: String,
-    },
-    /// A node was punched.
-    Punched {
-        /// The punched node.
-        at: Name,
-        /// The node that punched it, where it matters.
-        by: Option<Name>,
-    },
-    /// A node found a name.
-    Found {
-        /// The node.
-        at: Name,
-        /// The service's name.
-        service: String,
-        /// An address that must be among those found, where it matters.
-        address: Option<SocketAddrV4>,
-    },
 }

@@ -43,9 +43,9 @@ pub(super) fn check_offers(problems: &mut Problems, file: &File) {
             ProgramTable::Announce(_) | ProgramTable::Broker(_) => {}
         }
     }
-    for found in file.expects.iter().filter_map(|expect| expect.get_ref().found.as_ref()) {
-        offers.announced(problems, &found.get_ref().service);
-    }
+    let mut found = Vec::new();
+    file.expects.iter().for_each(|expect| expect.get_ref().names_found(&mut found));
+    found.into_iter().for_each(|service| offers.announced(problems, service));
 }
 
 impl<'a> Offers<'a> {

@@ -9,6 +9,7 @@ use toml::Spanned;
 
 use super::nat::NatTable;
 use super::units::{Address, Count, CountOrNone, Endpoint, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
+use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
 
 /// A text with its place in the file.
@@ -230,52 +231,6 @@ pub(super) struct FaultTable {
     pub(super) rebind: Option<Text>,
     pub(super) crash: Option<Text>,
     pub(super) restart: Option<Text>,
-}
-
-/// `[[expect]]`: `within` and one of the others.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct ExpectTable {
-    pub(super) within: Spanned<Time>,
-    pub(super) reply: Option<Spanned<ReplyTable>>,
-    pub(super) failed: Option<Spanned<FailedTable>>,
-    pub(super) punched: Option<Spanned<PunchedTable>>,
-    pub(super) found: Option<Spanned<FoundTable>>,
-}
-
-/// `reply = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct ReplyTable {
-    pub(super) from: Option<Text>,
-    pub(super) to: Text,
-    pub(super) value: Json,
-    pub(super) count: Option<Count>,
-}
-
-/// `failed = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FailedTable {
-    pub(super) to: Text,
-    pub(super) error: String,
-}
-
-/// `punched = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct PunchedTable {
-    pub(super) at: Text,
-    pub(super) by: Option<Text>,
-}
-
-/// `found = { … }`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FoundTable {
-    pub(super) at: Text,
-    pub(super) service: Text,
-    pub(super) address: Option<Spanned<Endpoint>>,
 }
 
 /// A JSON value, written as TOML.

@@ -6,7 +6,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::{LoadError, Problems, suggestion};
-use super::raw::{ExpectTable, FaultTable, File, Head, ProgramTable, Text};
+use super::expectation::table::ExpectTable;
+use super::raw::{FaultTable, File, Head, ProgramTable, Text};
 
 /// The lists of tables, which are written with two brackets.
 const LISTS: &[&str] = &["program", "fault", "expect"];

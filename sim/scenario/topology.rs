@@ -57,6 +57,7 @@ pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
             address: table.address.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |address| address.get_ref().0),
             behind: table.behind.as_ref().and_then(|behind| defined(problems, "NAT", behind, &topology.nats)),
             link: table.link.as_ref().and_then(|link| defined(problems, "link", link, &topology.links)),
+            ..Node::default()
         };
         topology.nodes.insert(shared(name), node);
     }

@@ -30,15 +30,9 @@ pub(crate) const SERVER: &str = "203.0.113.1:5000";
 /// Runs `main` with the hosts `server`, `client` and `other`, which links connect that lose packets and let them
 /// overtake each other; gives what it returned, and the events as lines of JSON.
 pub(crate) fn simulated<T>(seed: u64, loss: f64, main: impl AsyncFnOnce(World) -> T) -> (T, Vec<String>) {
-    let link = Link {
-        latency: Duration::from_millis(10),
-        jitter: Duration::from_millis(2),
-        loss,
-        rate: None,
-        queue: 256 << 10,
-    };
+    let link = Link { latency: Duration::from_millis(10), jitter: Duration::from_millis(2), loss, ..Link::default() };
     let links = BTreeMap::from([("path".into(), link)]);
-    let node = |address: &str| Node { address: address.parse().unwrap(), behind: None, link: Some("path".into()) };
+    let node = |address: &str| Node { address: address.parse().unwrap(), link: Some("path".into()), ..Node::default() };
     let nodes = BTreeMap::from([
         ("server".into(), node("203.0.113.1")),
         ("client".into(), node("203.0.113.2")),

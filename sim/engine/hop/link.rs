@@ -86,7 +86,7 @@ mod tests {
     const MS: u64 = 1_000_000;
 
     fn link() -> Link {
-        Link { latency: Duration::from_millis(20), jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 }
+        Link { latency: Duration::from_millis(20), ..Link::default() }
     }
 
     fn rng() -> Rng {

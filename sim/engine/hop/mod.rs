@@ -7,7 +7,7 @@ mod link;
 mod nat;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
 pub(crate) use link::LinkState;
 pub(crate) use nat::{Headers, Mapped, NatState, Note, PMP_PORT};
@@ -25,13 +25,15 @@ pub(crate) enum Rule {
     /// The NAT has no mapping with this external port.
     NoMapping(u16),
     /// The NAT's filtering refuses this sender at this external port.
-    Filtered { source: SocketAddrV4, port: u16, filtering: Dependence },
+    Filtered { source: SocketAddr, port: u16, filtering: Dependence },
     /// The NAT does not hairpin.
     NoHairpinning,
     /// The NAT has no external port left.
     NoFreePort,
     /// Nobody has the destination address.
-    NoHost(Ipv4Addr),
+    NoHost(IpAddr),
+    /// There is no way there from this LAN: its router has no IPv6.
+    NoIpv6,
     /// No socket takes packets to this port.
     NoSocket(u16),
     /// The socket's receive buffer, of this many bytes, is full.
@@ -71,6 +73,7 @@ impl fmt::Display for Rule {
             Self::NoHairpinning => f.write_str("no hairpinning"),
             Self::NoFreePort => f.write_str("no free port"),
             Self::NoHost(address) => write!(f, "no host at {address}"),
+            Self::NoIpv6 => f.write_str("no route: the router has no IPv6"),
             Self::NoSocket(port) => write!(f, "no socket on port {port}"),
             Self::BufferFull(bytes) => write!(f, "receive buffer full ({})", Bytes(*bytes)),
             Self::BacklogFull(connections) => write!(f, "backlog full ({connections} connections)"),

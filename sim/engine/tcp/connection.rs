@@ -6,12 +6,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use super::Segment;
-use crate::engine::packet::MAX_SEGMENT;
+use crate::engine::packet::max_segment;
 
 const MS: u64 = 1_000_000;
 /// Before a round trip was measured (RFC 6298, 2.1).
@@ -31,7 +31,7 @@ const SEND_BUFFER: usize = 256 << 10;
 /// Bytes that are buffered for the reader, those out of order included; the peer's window ends there.
 const RECEIVE_BUFFER: usize = 256 << 10;
 /// Segments in flight at first (RFC 6928).
-const FIRST_WINDOW: usize = 10 * MAX_SEGMENT;
+const FIRST_WINDOW: usize = 10;
 
 /// One end of a connection.
 ///
@@ -39,8 +39,10 @@ const FIRST_WINDOW: usize = 10 * MAX_SEGMENT;
 /// [`on_timer`](Self::on_timer) at [`timer_ns`](Self::timer_ns).
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) local: SocketAddrV4,
-    pub(crate) remote: SocketAddrV4,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// The most data in a segment, in bytes.
+    max_segment: usize,
     state: State,
     error: Option<ErrorKind>,
     /// Whether a task still holds the stream.
@@ -118,22 +120,24 @@ pub(crate) enum Write {
 
 impl Connection {
     /// The end that connects. `first` is its initial sequence number.
-    pub(crate) fn connect(local: SocketAddrV4, remote: SocketAddrV4, first: u32) -> Self {
+    pub(crate) fn connect(local: SocketAddr, remote: SocketAddr, first: u32) -> Self {
         Self::new(local, remote, State::SynSent, first, 0)
     }
 
     /// The end that was connected to with `syn`.
-    pub(crate) fn accept(local: SocketAddrV4, remote: SocketAddrV4, first: u32, syn: &Segment) -> Self {
+    pub(crate) fn accept(local: SocketAddr, remote: SocketAddr, first: u32, syn: &Segment) -> Self {
         let mut connection = Self::new(local, remote, State::SynReceived, first, syn.seq + 1);
         connection.peer_window = syn.window;
         connection
     }
 
-    fn new(local: SocketAddrV4, remote: SocketAddrV4, state: State, first: u32, expected: u64) -> Self {
+    fn new(local: SocketAddr, remote: SocketAddr, state: State, first: u32, expected: u64) -> Self {
         let first = u64::from(first);
+        let max_segment = max_segment(&remote);
         Self {
             local,
             remote,
+            max_segment,
             state,
             error: None,
             held: true,
@@ -142,8 +146,8 @@ impl Connection {
             highest: first,
             outgoing: VecDeque::new(),
             fin: None,
-            peer_window: MAX_SEGMENT,
-            congestion_window: FIRST_WINDOW,
+            peer_window: max_segment,
+            congestion_window: FIRST_WINDOW * max_segment,
             slow_start_until: usize::MAX,
             duplicates: 0,
             recover: None,
@@ -360,9 +364,9 @@ impl Connection {
                 self.congestion_window = self.slow_start_until;
             }
             None if self.congestion_window < self.slow_start_until => {
-                self.congestion_window += bytes.min(MAX_SEGMENT);
+                self.congestion_window += bytes.min(self.max_segment);
             }
-            None => self.congestion_window += (MAX_SEGMENT * MAX_SEGMENT / self.congestion_window).max(1),
+            None => self.congestion_window += (self.max_segment * self.max_segment / self.congestion_window).max(1),
         }
         self.congestion_window = self.congestion_window.min(SEND_BUFFER);
     }
@@ -382,10 +386,10 @@ impl Connection {
     fn on_duplicate(&mut self) {
         self.duplicates += 1;
         if self.recover.is_some() {
-            self.congestion_window += MAX_SEGMENT;
+            self.congestion_window += self.max_segment;
         } else if self.duplicates == 3 {
             self.halve();
-            self.congestion_window = self.slow_start_until + 3 * MAX_SEGMENT;
+            self.congestion_window = self.slow_start_until + 3 * self.max_segment;
             self.recover = Some(self.highest);
             self.retransmit_first = true;
         }
@@ -393,7 +397,7 @@ impl Connection {
 
     fn halve(&mut self) {
         let in_flight = usize::try_from(self.highest - self.unacknowledged).unwrap_or(usize::MAX);
-        self.slow_start_until = (in_flight / 2).max(2 * MAX_SEGMENT);
+        self.slow_start_until = (in_flight / 2).max(2 * self.max_segment);
     }
 
     fn on_data(&mut self, segment: &Segment) {
@@ -457,7 +461,7 @@ impl Connection {
         self.rto_ns = (self.rto_ns * 2).min(MOST_RTO_NS);
         self.timed = None;
         self.halve();
-        self.congestion_window = MAX_SEGMENT;
+        self.congestion_window = self.max_segment;
         self.recover = None;
         self.duplicates = 0;
         self.next = self.unacknowledged;
@@ -519,7 +523,7 @@ impl Connection {
     /// How much data a segment from `seq` on can hold, and whether the FIN goes with it.
     fn segment_at(&self, seq: u64, window: usize) -> (usize, bool) {
         let offset = usize::try_from(seq - self.unacknowledged).unwrap_or(usize::MAX);
-        let length = self.outgoing.len().saturating_sub(offset).min(MAX_SEGMENT).min(window);
+        let length = self.outgoing.len().saturating_sub(offset).min(self.max_segment).min(window);
         (length, self.fin == Some(seq + length as u64))
     }
 

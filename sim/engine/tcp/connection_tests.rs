@@ -18,8 +18,8 @@ struct Pair {
 
 const LATENCY_NS: u64 = 80 * MS;
 
-fn address(port: u16) -> SocketAddrV4 {
-    SocketAddrV4::new([10, 0, 0, 1].into(), port)
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], port))
 }
 
 impl Pair {

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll, Waker};
 
 use super::{Connection, Read, Segment, Write};
+use crate::engine::address::{overlap, takes};
 use crate::engine::hop::Rule;
 use crate::engine::host::EphemeralPorts;
 
@@ -22,7 +23,7 @@ pub(crate) struct ListenerId(u64);
 #[derive(Debug)]
 pub(crate) struct Stack {
     connections: BTreeMap<ConnectionId, Entry>,
-    by_endpoints: BTreeMap<(SocketAddrV4, SocketAddrV4), ConnectionId>,
+    by_endpoints: BTreeMap<(SocketAddr, SocketAddr), ConnectionId>,
     listeners: BTreeMap<ListenerId, Listener>,
     ports: EphemeralPorts,
     next_id: u64,
@@ -34,7 +35,7 @@ pub(crate) struct Stack {
 #[derive(Debug, Default)]
 pub(crate) struct Effects {
     /// To send, with source and destination.
-    pub(crate) segments: Vec<(SocketAddrV4, SocketAddrV4, Segment)>,
+    pub(crate) segments: Vec<(SocketAddr, SocketAddr, Segment)>,
     /// To call [`Stack::on_timer`] for, and when.
     pub(crate) timers: Vec<(u64, ConnectionId)>,
     /// To wake.
@@ -54,7 +55,7 @@ struct Entry {
 
 #[derive(Debug)]
 struct Listener {
-    local: SocketAddrV4,
+    local: SocketAddr,
     ready: VecDeque<ConnectionId>,
     waiting: usize,
     waker: Option<Waker>,
@@ -83,14 +84,11 @@ impl Stack {
     }
 
     /// Starts to listen; `local` may be unspecified, and its port 0.
-    pub(crate) fn listen(&mut self, mut local: SocketAddrV4) -> io::Result<(ListenerId, SocketAddrV4)> {
+    pub(crate) fn listen(&mut self, mut local: SocketAddr) -> io::Result<(ListenerId, SocketAddr)> {
         if local.port() == 0 {
             local.set_port(self.free_port()?);
         }
-        let overlaps = |other: &Listener| {
-            let (a, b) = (other.local.ip(), local.ip());
-            other.local.port() == local.port() && (a == b || a.is_unspecified() || b.is_unspecified())
-        };
+        let overlaps = |other: &Listener| other.local.port() == local.port() && overlap(other.local.ip(), local.ip());
         if self.listeners.values().any(overlaps) {
             return Err(ErrorKind::AddrInUse.into());
         }
@@ -103,11 +101,11 @@ impl Stack {
     pub(crate) fn connect(
         &mut self,
         now_ns: u64,
-        ip: Ipv4Addr,
-        remote: SocketAddrV4,
+        ip: IpAddr,
+        remote: SocketAddr,
         first: u32,
     ) -> io::Result<ConnectionId> {
-        let local = SocketAddrV4::new(ip, self.free_port()?);
+        let local = SocketAddr::new(ip, self.free_port()?);
         let id = self.insert(Connection::connect(local, remote, first), None);
         self.flush(now_ns, id);
         Ok(id)
@@ -117,8 +115,8 @@ impl Stack {
     pub(crate) fn on_segment(
         &mut self,
         now_ns: u64,
-        remote: SocketAddrV4,
-        local: SocketAddrV4,
+        remote: SocketAddr,
+        local: SocketAddr,
         segment: &Segment,
         first: impl FnOnce() -> u32,
     ) -> Result<(), Rule> {
@@ -129,9 +127,8 @@ impl Stack {
             return Ok(());
         }
         let opens = segment.syn && segment.ack.is_none() && !segment.reset;
-        let serves = |listener: &Listener| {
-            listener.local.port() == local.port() && (listener.local.ip().is_unspecified() || listener.local == local)
-        };
+        let serves =
+            |listener: &Listener| listener.local.port() == local.port() && takes(listener.local.ip(), local.ip());
         let listener = self.listeners.iter_mut().find(|(_, listener)| opens && serves(listener));
         if let Some((&listener_id, listener)) = listener {
             if listener.waiting >= BACKLOG {
@@ -178,7 +175,7 @@ impl Stack {
         &mut self,
         listener: ListenerId,
         cx: &Context<'_>,
-    ) -> Poll<io::Result<(ConnectionId, SocketAddrV4)>> {
+    ) -> Poll<io::Result<(ConnectionId, SocketAddr)>> {
         let Some(listener) = self.listeners.get_mut(&listener) else {
             return Poll::Ready(Err(ErrorKind::NotConnected.into()));
         };

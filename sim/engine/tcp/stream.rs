@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,13 +11,14 @@ use rand::Rng as _;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{ConnectionId, ListenerId};
-use crate::engine::network::{HostHandle, source_ip};
+use crate::engine::address::told;
+use crate::engine::network::HostHandle;
 
 /// Connects; dropping the future gives up.
-pub(crate) async fn connect(host: HostHandle, remote: SocketAddrV4) -> io::Result<SimStream> {
+pub(crate) async fn connect(host: HostHandle, remote: SocketAddr) -> io::Result<SimStream> {
     let id = host.with_engine(|engine, now_ns| {
-        let own = engine.address(host.id);
-        let source = source_ip(std::net::Ipv4Addr::UNSPECIFIED, *remote.ip(), own)?;
+        let any = if remote.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { Ipv6Addr::UNSPECIFIED.into() };
+        let source = engine.addresses(host.id).source(any, remote.ip())?;
         let seed = engine.seed;
         let host_state = &mut engine.hosts[host.id.0 as usize];
         let first = host_state.rng(seed, "tcp sequence").next_u32();
@@ -34,7 +35,7 @@ pub(crate) async fn connect(host: HostHandle, remote: SocketAddrV4) -> io::Resul
 }
 
 /// Listens.
-pub(crate) fn listen(host: HostHandle, local: SocketAddrV4) -> io::Result<SimListener> {
+pub(crate) fn listen(host: HostHandle, local: SocketAddr) -> io::Result<SimListener> {
     let (id, local) = host.with_life(|life, _| life.tcp.listen(local))??;
     Ok(SimListener { host, id, local })
 }
@@ -86,12 +87,12 @@ impl Drop for SimStream {
 pub(crate) struct SimListener {
     host: HostHandle,
     id: ListenerId,
-    local: SocketAddrV4,
+    local: SocketAddr,
 }
 
 impl TcpListener for SimListener {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.local.into())
+        Ok(self.local)
     }
 
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn TcpStream>, SocketAddr)>> {
@@ -99,7 +100,7 @@ impl TcpListener for SimListener {
             let accepted = self.host.with_life(|life, _| life.tcp.poll_accept(self.id, cx)).unwrap_or_else(failed);
             let (id, peer) = ready!(accepted)?;
             let stream = SimStream { host: self.host.clone(), id };
-            Poll::Ready(Ok((Box::new(stream) as Box<dyn TcpStream>, peer.into())))
+            Poll::Ready(Ok((Box::new(stream) as Box<dyn TcpStream>, told(&self.local, peer))))
         }))
     }
 }

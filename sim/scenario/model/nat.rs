@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::Name;
 use crate::event::Protocol;
@@ -67,6 +67,9 @@ pub struct Nat {
     /// Static address translation: the public address that each of these internal ones has for itself. Where there is
     /// one, the NAT translates addresses and nothing else: hosts without one reach nobody.
     pub one_to_one: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// The IPv6 network behind it, to which it routes without translation (RFC 4864); `None` is no IPv6. Where it is
+    /// behind another NAT, it is a part of that one's.
+    pub lan6: Option<Ipv6Net>,
 }
 
 impl Nat {
@@ -107,6 +110,7 @@ impl Default for Nat {
             forwards: Vec::new(),
             nat_pmp: None,
             one_to_one: BTreeMap::new(),
+            lan6: None,
         }
     }
 }

@@ -34,14 +34,20 @@ impl Lab {
 
     /// A node on the internet, without a link of its own.
     pub(crate) fn node(mut self, name: &str, address: &str) -> Self {
-        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), behind: None, link: None });
+        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), ..Node::default() });
+        self
+    }
+
+    /// Gives a node an IPv6 address.
+    pub(crate) fn six(mut self, name: &str, address: &str) -> Self {
+        self.nodes.get_mut(name).unwrap().address6 = Some(address.parse().unwrap());
         self
     }
 
     /// A node behind a NAT.
     pub(crate) fn behind(mut self, nat: &str, name: &str, address: &str) -> Self {
         let behind = Some(nat.into());
-        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), behind, link: None });
+        self.nodes.insert(name.into(), Node { address: address.parse().unwrap(), behind, ..Node::default() });
         self
     }
 
@@ -60,7 +66,7 @@ impl Lab {
     /// Gives the nodes and NATs named a link of their own of this kind.
     pub(crate) fn link(mut self, users: &[&str], latency: Duration, change: impl FnOnce(&mut Link)) -> Self {
         let name: Name = format!("kind{}", self.links.len()).into();
-        let mut link = Link { latency, jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 256 << 10 };
+        let mut link = Link { latency, ..Link::default() };
         change(&mut link);
         self.links.insert(name.clone(), link);
         for user in users {

@@ -5,4 +5,5 @@ mod hosts;
 mod lab;
 mod nats;
 mod packets;
+mod six;
 mod tcp;

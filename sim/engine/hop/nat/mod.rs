@@ -183,7 +183,7 @@ impl NatState {
         let timeout_ns = self.timeout_ns(mapped.protocol);
         let mapping = self.table.get_mut(&mapped).expect("just found");
         if !mapping.lets_in(packet.source, filtering) {
-            return Err(Rule::Filtered { source: packet.source, port, filtering });
+            return Err(Rule::Filtered { source: packet.source.into(), port, filtering });
         }
         packet.destination = mapping.key.internal;
         if !mapping.is_forward && self.refresh != Refresh::Outbound {
