@@ -154,6 +154,11 @@ pub enum LabEvent {
         /// Why.
         error: String,
     },
+    /// A prober found out what the NAT in front of its node does (at the node).
+    NatProbed {
+        /// What.
+        report: Box<crate::probe::prober::NatReport>,
+    },
     /// A fault began.
     FaultBegan {
         /// In words: `partition of client from server`.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use grenache::net::Net;
 
 use super::network::{HostHandle, SimNetwork};
 use super::packet::HostId;
+use super::route::Place;
 use super::shared::Shared;
 use super::state::Engine;
 use crate::event::Event;
@@ -149,6 +151,18 @@ impl World {
             let id = *engine.nat_ids.get(nat).unwrap_or_else(|| panic!("there is no nat named {nat}"));
             engine.rebind(now_ns, id);
         });
+    }
+
+    /// Where a node reaches the NAT that it is behind, to ask it for forwards ([`crate::probe::forward`]); `None` where
+    /// it is behind none, or that one forwards nothing on request.
+    ///
+    /// # Panics
+    /// Where there is no such node.
+    pub fn gateway(&self, node: &str) -> Option<Ipv4Addr> {
+        self.shared.with(|engine, _| match engine.host(host_id(engine, node)).attachment.place {
+            Place::Lan(nat) => engine.nat(nat).state.listens_at(),
+            Place::Internet => None,
+        })
     }
 
     /// Appends an event to the stream, with the current time.

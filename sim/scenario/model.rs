@@ -145,6 +145,49 @@ pub enum ProgramKind {
     Worker(Worker),
     /// Sends requests.
     Client(Client),
+    /// Tells whoever asks where they come from (RFC 5780).
+    StunServer {
+        /// Its UDP port.
+        port: u16,
+        /// Its other UDP port.
+        alternate_port: u16,
+        /// The address of the server that answers from another one.
+        partner: Option<Ipv4Addr>,
+    },
+    /// Finds out what the NAT in front of it does (RFC 5780).
+    NatProbe(NatProbe),
+    /// Asks its NAT for a forward, and keeps it (RFC 6886).
+    Forward(NatForward),
+}
+
+/// Who finds out what its NAT does, and what it must find.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NatProbe {
+    /// The STUN server.
+    pub server: SocketAddrV4,
+    /// The longest binding lifetime that is waited for; `None` leaves it alone.
+    pub longest_lifetime: Option<Duration>,
+    /// The mapping that must be found.
+    pub mapping: Option<Dependence>,
+    /// The filtering that must be found.
+    pub filtering: Option<Dependence>,
+    /// The port assignment that must be found; overloaded ports look preserved.
+    pub ports: Option<PortAssignment>,
+}
+
+/// Who asks its NAT for a forward.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NatForward {
+    /// Where the NAT listens.
+    pub gateway: SocketAddrV4,
+    /// UDP or TCP.
+    pub protocol: crate::event::Protocol,
+    /// The node's port.
+    pub internal_port: u16,
+    /// The public port that would be liked.
+    pub external_port: u16,
+    /// For how long, again and again.
+    pub lifetime: Duration,
 }
 
 /// Whose Grape a program is, and in what it runs.

@@ -20,7 +20,7 @@ use super::units::Time;
 mod hosts;
 mod networks;
 mod preset;
-mod raw;
+pub(super) mod raw;
 
 pub(super) use hosts::{forwards, one_to_one};
 pub(super) use networks::{break_cycles, check_lans};

@@ -40,7 +40,11 @@ pub(super) fn check_offers(problems: &mut Problems, file: &File) {
                     offers.broker(problems, broker);
                 }
             }
-            ProgramTable::Announce(_) | ProgramTable::Broker(_) => {}
+            ProgramTable::Announce(_)
+            | ProgramTable::Broker(_)
+            | ProgramTable::StunServer(_)
+            | ProgramTable::NatProbe(_)
+            | ProgramTable::Forward(_) => {}
         }
     }
     let mut found = Vec::new();
@@ -70,7 +74,11 @@ impl<'a> Offers<'a> {
                 ProgramTable::Client(client) => {
                     offers.announced.extend(client.announce.iter().map(|name| name.get_ref().as_str()));
                 }
-                ProgramTable::Grape(_) | ProgramTable::Lookup(_) => {}
+                ProgramTable::Grape(_)
+                | ProgramTable::Lookup(_)
+                | ProgramTable::StunServer(_)
+                | ProgramTable::NatProbe(_)
+                | ProgramTable::Forward(_) => {}
             }
         }
         offers

@@ -8,6 +8,7 @@ use serde_json::Value;
 use toml::Spanned;
 
 use super::nat::NatTable;
+use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
 use super::units::{Address, Count, CountOrNone, Endpoint, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
 use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
@@ -65,11 +66,15 @@ pub(super) enum ProgramTable {
     Broker(BrokerTable),
     Worker(WorkerTable),
     Client(ClientTable),
+    StunServer(StunServerTable),
+    NatProbe(NatProbeTable),
+    Forward(ForwardTable),
 }
 
 impl ProgramTable {
     /// What `run` can be.
-    pub(super) const KINDS: &[&str] = &["grape", "announce", "lookup", "broker", "worker", "client"];
+    pub(super) const KINDS: &[&str] =
+        &["grape", "announce", "lookup", "broker", "worker", "client", "stun-server", "nat-probe", "forward"];
 
     pub(super) fn node(&self) -> &Text {
         match self {
@@ -79,6 +84,9 @@ impl ProgramTable {
             Self::Broker(table) => &table.node,
             Self::Worker(table) => &table.node,
             Self::Client(table) => &table.node,
+            Self::StunServer(table) => &table.node,
+            Self::NatProbe(table) => &table.node,
+            Self::Forward(table) => &table.node,
         }
     }
 
@@ -90,6 +98,9 @@ impl ProgramTable {
             Self::Broker(table) => table.start.as_ref(),
             Self::Worker(table) => table.start.as_ref(),
             Self::Client(table) => table.start.as_ref(),
+            Self::StunServer(table) => table.start.as_ref(),
+            Self::NatProbe(table) => table.start.as_ref(),
+            Self::Forward(table) => table.start.as_ref(),
         }
     }
 }

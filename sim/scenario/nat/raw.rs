@@ -73,7 +73,7 @@ macro_rules! words {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, Deserialize)]
         #[serde(rename_all = "kebab-case")]
-        pub(super) enum $name {
+        pub(in super::super) enum $name {
             $($variant),*
         }
 

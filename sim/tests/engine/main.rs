@@ -4,6 +4,7 @@ mod determinism;
 mod hosts;
 mod lab;
 mod nats;
+mod nats_beyond;
 mod packets;
 mod six;
 mod tcp;
