@@ -161,6 +161,7 @@ impl Builder<'_> {
         };
         let owner = Owner::Nat(self.nat_ids[name]);
         for address in public {
+            self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), address)?;
             claim(&mut self.addresses4, attachment.place, address, owner, user.clone())?;
         }
         let rng = seed::stream(self.seed, &["nat", name]);

@@ -45,7 +45,7 @@ impl Prober<'_> {
             low = if dead == 0 { low } else { waits[dead - 1] };
             known_dead = true;
         }
-        Lifetime::Between(low, high)
+        if known_dead { Lifetime::Between(low, high) } else { Lifetime::Unknown }
     }
 
     /// Which packets keep a mapping of this lifetime alive: one is sent after three fifths of it, and a lifetime and a

@@ -136,30 +136,30 @@ impl Prober<'_> {
         let own_address = self.net.local_ip(self.server).ok().map(|ip| ip.to_canonical());
         let mut observations = Observations { own_address, ..Observations::default() };
         observations.samples.push(Sample { local_port: first.local_port, mapped: answer.mapped });
-        let mut second = self.socket()?;
+        // All stay open: a port that came again would have the mapping that it had.
+        let mut others = Vec::new();
         while observations.samples.len() < self.config.sockets {
             let mut socket = self.socket()?;
-            if let Some(answer) = self.ask(&mut socket, self.server, Change::default()).await {
-                observations.samples.push(Sample { local_port: socket.local_port, mapped: answer.mapped });
-                second = socket;
-            } else {
-                break;
-            }
+            let answer = self.ask(&mut socket, self.server, Change::default()).await;
+            let answer = answer.ok_or(ProbeError::NoAnswer(self.server))?;
+            observations.samples.push(Sample { local_port: socket.local_port, mapped: answer.mapped });
+            others.push(socket);
         }
+        let mut second = others.pop().expect("there are at least four");
         // RFC 5780, 4.4: a socket that has sent to nobody else yet.
         let both = Change { address: true, port: true };
         observations.lets_other_addresses_in = Some(self.ask(&mut second, self.server, both).await.is_some());
         let port = Change { address: false, port: true };
         observations.lets_other_ports_in = Some(self.ask(&mut second, self.server, port).await.is_some());
-        // RFC 5780, 4.5, before the first socket sends elsewhere.
-        let hairpin = self.hairpin(&mut first, observations.samples[0].mapped).await;
         // RFC 5780, 4.3.
-        let at_other_port = SocketAddr::new(self.server.ip(), other.port());
-        let at_other_address = SocketAddr::new(other.ip(), self.server.port());
-        let seen = self.ask(&mut first, at_other_port, Change::default()).await;
-        observations.at_other_port = seen.map(|answer| answer.mapped);
-        let seen = self.ask(&mut first, at_other_address, Change::default()).await;
-        observations.at_other_address = seen.map(|answer| answer.mapped);
+        let elsewhere =
+            [SocketAddr::new(self.server.ip(), other.port()), SocketAddr::new(other.ip(), self.server.port())];
+        let seen = self.seen_from(&mut first, elsewhere).await;
+        [observations.at_other_port, observations.at_other_address] = seen;
+        let last = *observations.samples.last().expect("the first socket's is there");
+        let moves = [(observations.samples[0], seen), (last, self.seen_from(&mut second, elsewhere).await)];
+        // RFC 5780, 4.5. It may take a mapping of its own, and with it the port that would have come next.
+        let hairpin = self.hairpin(&mut first, observations.samples[0].mapped).await;
 
         let mut told =
             Observations { samples: largest_series(&observations.samples), ..observations.clone() }.classify();
@@ -170,7 +170,7 @@ impl Prober<'_> {
             mapping: told.mapping,
             filtering: told.filtering,
             ports: told.ports,
-            parity: parity(&observations, told.ports),
+            parity: parity(&observations, told.ports, &moves),
             overloading: None,
             public_addresses,
             hairpinning: hairpin.unwrap_or(match (told.mapping, told.filtering) {
@@ -184,6 +184,15 @@ impl Prober<'_> {
         })
     }
 
+    /// Where a socket is seen from at each of these.
+    async fn seen_from(&mut self, socket: &mut Socket, servers: [SocketAddr; 2]) -> [Option<SocketAddr>; 2] {
+        let mut seen = [None; 2];
+        for (seen, server) in seen.iter_mut().zip(servers) {
+            *seen = self.ask(socket, server, Change::default()).await.map(|answer| answer.mapped);
+        }
+        seen
+    }
+
     /// RFC 5780, 4.5: a request to the socket's own public endpoint. `None` where it does not come back.
     async fn hairpin(&mut self, socket: &mut Socket, mapped: SocketAddr) -> Option<Hairpin> {
         let ask = Ask { to: mapped, request: request(&mut self.rng, Change::default()) };
@@ -195,6 +204,7 @@ impl Prober<'_> {
 
     /// Two hosts ask from the same port.
     async fn meet(&mut self, companion: &Net, report: &mut NatReport) -> Result<(), ProbeError> {
+        let mut met = false;
         for _ in 0..MEETINGS {
             let port = self.rng.random_range(EPHEMERAL);
             let bind = |net| Socket::bind(net, port, self.server.ip());
@@ -211,10 +221,16 @@ impl Prober<'_> {
             }
             if answer.mapped.ip() == mapped.ip() {
                 report.overloading = Some(false);
-                if report.ports == Ports::Preserving {
-                    report.parity = Some(answer.mapped.port() % 2 == port % 2);
+                if report.ports != Ports::Preserving {
+                    return Ok(());
                 }
-                return Ok(());
+                // A neighbouring port that is taken looks as if parity was kept: it has to be kept twice.
+                let kept = answer.mapped.port() % 2 == port % 2;
+                let twice = std::mem::replace(&mut met, true);
+                report.parity = Some(kept);
+                if !kept || twice {
+                    return Ok(());
+                }
             }
         }
         Ok(())
@@ -245,14 +261,16 @@ fn largest_series(samples: &[Sample]) -> Vec<Sample> {
     by_address.into_values().max_by_key(Vec::len).unwrap_or_default()
 }
 
-/// Whether every port that was not preserved is even where the socket's is. With 16 samples it is so by chance once in 65,536 times.
-fn parity(observations: &Observations, ports: Ports) -> Option<bool> {
-    if ports == Ports::Preserving {
-        // The first socket's second mapping, where it could not have the port again.
-        let first = observations.samples.first()?;
-        let at = [observations.at_other_port, observations.at_other_address];
-        let moved = at.into_iter().flatten().find(|seen| seen.ip() == first.mapped.ip() && *seen != first.mapped)?;
-        return Some(moved.port() % 2 == first.local_port % 2);
+/// Whether every port that was not preserved is even where the socket's is. With 16 samples it is so by chance once in
+/// 65,536 times.
+fn parity(observations: &Observations, ports: Ports, moves: &[(Sample, [Option<SocketAddr>; 2])]) -> Option<bool> {
+    if ports != Ports::Preserving {
+        return Some(observations.samples.iter().all(|sample| sample.local_port % 2 == sample.mapped.port() % 2));
     }
-    Some(observations.samples.iter().all(|sample| sample.local_port % 2 == sample.mapped.port() % 2))
+    // The next mapping of a socket, which could not have the port again. Its neighbour may be taken: two are asked.
+    let next = |(sample, seen): &(Sample, [Option<SocketAddr>; 2])| {
+        let moved = |seen: &&SocketAddr| seen.ip() == sample.mapped.ip() && **seen != sample.mapped;
+        seen.iter().flatten().find(moved).map(|next| next.port() % 2 == sample.local_port % 2)
+    };
+    moves.iter().filter_map(next).reduce(|a, b| a && b)
 }

@@ -167,7 +167,12 @@ impl Table {
 
     /// Whether a new mapping may have this endpoint for itself.
     pub(super) fn is_free(&self, mapped: &Mapped) -> bool {
-        self.at(mapped.protocol, mapped.external()).next().is_none() && !self.retired.contains(mapped)
+        self.is_unused(mapped) && !self.retired.contains(mapped)
+    }
+
+    /// Whether no mapping has this endpoint.
+    pub(super) fn is_unused(&self, mapped: &Mapped) -> bool {
+        self.at(mapped.protocol, mapped.external()).next().is_none()
     }
 
     /// Adds a mapping to a host that is there.

@@ -115,7 +115,8 @@ impl Ports {
         let address = self.pair(table, *internal.ip());
         let mapped = Mapped { protocol, address, port: wanted, sharer: 0 };
         let allowed = self.blocks.is_none() && self.range.as_ref().is_none_or(|range| range.contains(&wanted));
-        if wanted != 0 && allowed && table.is_free(&mapped) {
+        // Who asks for a port gets it back after a rebinding.
+        if wanted != 0 && allowed && table.is_unused(&mapped) {
             return Ok(mapped);
         }
         let assigned = if self.blocks.is_some() {
