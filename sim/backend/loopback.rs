@@ -20,7 +20,7 @@ use super::{BackendError, judge, outside};
 use crate::event::{Event, LabEvent, Record};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
-use crate::scenario::model::{ExpectationKind, FaultKind, Name, ProgramKind};
+use crate::scenario::model::{ExpectationKind, FaultKind, Name, ProgramKind, Reach};
 
 /// The most nodes that a scenario may have here: they are in a /16 of the process's own.
 const MAX_NODES: usize = 60_000;
@@ -41,7 +41,7 @@ pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Res
     let (log, lasted) = runtime.block_on(async {
         outside::check(&scenario).await?;
         let log = Arc::new(Log { start: Instant::now(), records: Mutex::default(), court: court.clone() });
-        let host = HostNetwork::new()?;
+        let host = HostNetwork::new();
         let hosts = scenario
             .nodes
             .iter()
@@ -65,6 +65,8 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
         format!("the NAT \"{name}\"")
     } else if let Some(name) = scenario.nodes.values().find_map(|node| node.link.as_ref()) {
         format!("the link \"{name}\"")
+    } else if scenario.nodes.values().any(|node| node.address6.is_some()) {
+        "IPv6 addresses".to_owned()
     } else if scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Partition(..))) {
         "partitions".to_owned()
     } else if scenario.expectations.iter().any(|expectation| judge::counts_bytes(&expectation.kind)) {
@@ -108,8 +110,13 @@ fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
             ProgramKind::Announce { grape, .. }
             | ProgramKind::Lookup { grape, .. }
             | ProgramKind::Broker { grape, .. } => translate(grape, own)?,
-            ProgramKind::Worker(worker) => translate(&mut worker.grape, own)?,
-            ProgramKind::Client(client) => translate(&mut client.grape, own)?,
+            ProgramKind::Worker(worker) => worker.grape.iter_mut().try_for_each(|a| translate(a, own))?,
+            ProgramKind::Client(client) => {
+                client.grape.iter_mut().try_for_each(|a| translate(a, own))?;
+                if let Reach::Address(SocketAddr::V4(address)) = &mut client.reach {
+                    translate(address, own)?;
+                }
+            }
             ProgramKind::NatProbe(probe) => translate(&mut probe.server, own)?,
             ProgramKind::StunServer { partner: Some(partner), .. } => {
                 let mut at = SocketAddrV4::new(*partner, 0);

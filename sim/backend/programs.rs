@@ -1,6 +1,6 @@
 //! The programs that scenarios run: the roles of the original's examples, on any network.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use grenache::broker::{Broker, BrokerClient, BrokerConfig, RelayConfig};
@@ -27,6 +27,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a client waits after a failure before it tries anew.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// All addresses of IPv4, and of both kinds.
+const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const ANY6: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The largest Fibonacci request that is answered: the 93rd number is the last that fits 64 bits.
 const MAX_FIBONACCI: u64 = 93;
@@ -136,8 +140,8 @@ async fn run_silently(net: &Net, kind: ProgramKind) -> Result<(), ProgramError> 
 }
 
 async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
-    let endpoint = bind(net, worker.port)?;
-    let link = link(net, worker.grape.into());
+    let endpoint = bind_to(net, if worker.ipv6 { ANY6 } else { ANY }, worker.port)?;
+    let link = worker.grape.map(|grape| link(net, grape.into()));
     let puncher = Puncher::new(&endpoint);
     let mut punched = puncher.punched();
 
@@ -146,15 +150,15 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
         let answer = reply(&answer, request.payload);
         async move { answer }
     });
-    let _announcing = worker
-        .announce
-        .then(|| link.start_announcing(&worker.service, endpoint.local_addr().port(), ANNOUNCE_INTERVAL));
-    let _punching = worker.punches.map(|target| punch_service(net, &link, &puncher, target));
-    let client = PeerRpcClient::new(&endpoint, Some(link.clone()), ClientConfig::default());
+    let announcing = link.as_ref().filter(|_| worker.announce);
+    let _announcing =
+        announcing.map(|link| link.start_announcing(&worker.service, endpoint.local_addr().port(), ANNOUNCE_INTERVAL));
+    let _punching = link.as_ref().zip(worker.punches).map(|(link, target)| punch_service(net, link, &puncher, target));
+    let client = PeerRpcClient::new(&endpoint, link.clone(), ClientConfig::default());
     if let (true, Some(broker)) = (worker.connect, &worker.broker) {
         let config = ConnectConfig::default().broker(broker.as_str());
         let also_on = server.also_on();
-        let _acceptor = Acceptor::start(&endpoint, &puncher, &client, Some(link), &worker.service, config, also_on);
+        let _acceptor = Acceptor::start(&endpoint, &puncher, &client, link, &worker.service, config, also_on);
         return std::future::pending().await;
     }
     let _registering = worker.broker.map(|broker| {
@@ -170,25 +174,27 @@ async fn work(net: &Net, worker: Worker) -> Result<(), ProgramError> {
 }
 
 async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
-    let endpoint = bind(net, client.port)?;
-    let link = link(net, client.grape.into());
+    let any = if matches!(client.reach, Reach::Address(SocketAddr::V6(_))) { ANY6 } else { ANY };
+    let endpoint = bind_to(net, any, client.port)?;
+    let link = client.grape.map(|grape| link(net, grape.into()));
     let puncher = Puncher::new(&endpoint);
     let mut punched = puncher.punched();
     let config = ClientConfig::default().request(RequestOptions::default().timeout(client.timeout));
-    let rpc = PeerRpcClient::new(&endpoint, Some(link.clone()), config);
+    let rpc = PeerRpcClient::new(&endpoint, link.clone(), config);
 
     if let Reach::Connect { broker } = &client.reach {
         let config = ConnectConfig::default().broker(broker.as_str());
-        let connector = Connector::new(&endpoint, &puncher, &rpc, Some(link), config);
+        let connector = Connector::new(&endpoint, &puncher, &rpc, link, config);
         return connect(&connector, &client).await;
     }
 
     // The tasks that bring the punches about, for as long as the client runs.
     let (_announcing, _punching) = match &client.reach {
-        Reach::Lookup | Reach::Connect { .. } => (None, None),
-        Reach::Punch => (None, Some(punch_service(net, &link, &puncher, client.service.clone()))),
+        Reach::Lookup | Reach::Address(_) | Reach::Connect { .. } => (None, None),
+        Reach::Punch => (None, link.as_ref().map(|link| punch_service(net, link, &puncher, client.service.clone()))),
         Reach::AwaitPunch { announce } => {
-            (Some(link.start_announcing(announce, endpoint.local_addr().port(), ANNOUNCE_INTERVAL)), None)
+            let port = endpoint.local_addr().port();
+            (link.as_ref().map(|link| link.start_announcing(announce, port, ANNOUNCE_INTERVAL)), None)
         }
         Reach::Broker { broker } => {
             let broker = BrokerClient::new(&rpc, &puncher, broker.as_str(), &client.service, false);
@@ -203,6 +209,7 @@ async fn consume(net: &Net, client: Client) -> Result<(), ProgramError> {
         }
         let to = match &client.reach {
             Reach::Lookup => None,
+            Reach::Address(address) => Some(*address),
             _ => match punched.next().await {
                 Some(from) => Some(from),
                 None => break,
@@ -288,8 +295,12 @@ fn fibonacci(n: u64) -> Value {
 }
 
 fn bind(net: &Net, port: u16) -> Result<Endpoint, ProgramError> {
+    bind_to(net, ANY, port)
+}
+
+fn bind_to(net: &Net, ip: IpAddr, port: u16) -> Result<Endpoint, ProgramError> {
     let config = EndpointConfig::default().connect_timeout(CONNECT_TIMEOUT);
-    Endpoint::bind(net, any(port), config).map_err(|source| ProgramError::Bind { port, source })
+    Endpoint::bind(net, SocketAddr::new(ip, port), config).map_err(|source| ProgramError::Bind { port, source })
 }
 
 fn link(net: &Net, grape: SocketAddr) -> Link {
@@ -297,7 +308,7 @@ fn link(net: &Net, grape: SocketAddr) -> Link {
 }
 
 fn any(port: u16) -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))
+    SocketAddr::from((ANY, port))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Made from a file by [`super::load`]; what the backends run.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -41,6 +41,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// What must happen, in the file's order.
     pub expectations: Vec<Expectation>,
+    /// What it was read from, where nodes are drawn behind their NATs by the seed: see [`Scenario::drawn`].
+    pub draws: Option<super::Draws>,
 }
 
 /// What a link does to packets, the same in both directions, each with a state of its own.
@@ -205,8 +207,8 @@ pub enum GrapeKind {
 /// A service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
-    /// The Grape's HTTP API.
-    pub grape: SocketAddrV4,
+    /// The Grape's HTTP API; `None` where it needs none.
+    pub grape: Option<SocketAddrV4>,
     /// The service's name.
     pub service: String,
     /// Its UDP port; 0 is any.
@@ -221,6 +223,8 @@ pub struct Worker {
     pub broker: Option<String>,
     /// Whether it does its part of every way to connect, up to a relay.
     pub connect: bool,
+    /// Whether its socket is for IPv6 as well (`[::]`), instead of IPv4 alone (`0.0.0.0`).
+    pub ipv6: bool,
 }
 
 /// How a worker answers a request.
@@ -239,8 +243,8 @@ pub enum Answer {
 /// Who sends requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Client {
-    /// The Grape's HTTP API.
-    pub grape: SocketAddrV4,
+    /// The Grape's HTTP API; `None` where it needs none.
+    pub grape: Option<SocketAddrV4>,
     /// The service's name: what it looks up and the requests' key.
     pub service: String,
     /// Its UDP port; 0 is any.
@@ -262,6 +266,8 @@ pub struct Client {
 pub enum Reach {
     /// Looks the service up and requests.
     Lookup,
+    /// Requests from this address, without a lookup.
+    Address(SocketAddr),
     /// Looks the service up, punches it every second, and requests once it is punched back.
     Punch,
     /// Announces itself under this name, and requests from whoever punches it.

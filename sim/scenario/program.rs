@@ -32,7 +32,14 @@ pub(super) fn programs(problems: &mut Problems, file: &File, topology: &Topology
             .label("no [[program]] in this file");
     }
     check_ports(problems, file);
-    let mut reader = Reader { problems, topology, file };
+    super::six::check_programs(problems, file, topology);
+    let mut api_ports = BTreeMap::new();
+    for program in &file.programs {
+        if let ProgramTable::Grape(grape) = program.get_ref() {
+            api_ports.entry(grape.node.get_ref().as_str()).or_insert(grape.api_port.get_ref().port());
+        }
+    }
+    let mut reader = Reader { problems, topology, file, api_ports };
     file.programs
         .iter()
         .filter_map(|table| {
@@ -67,6 +74,8 @@ struct Reader<'a> {
     problems: &'a mut Problems,
     topology: &'a Topology,
     file: &'a File,
+    /// The API port of each node's first Grape.
+    api_ports: BTreeMap<&'a str, u16>,
 }
 
 impl Reader<'_> {
@@ -131,11 +140,13 @@ impl Reader<'_> {
                 Some(raw::Answer::Echo) | None => Answer::Echo,
             }
         };
-        let grape = self.grape(node, &table.node, table.grape.as_ref())?;
+        let announce = table.announce.unwrap_or(true);
+        let needs_grape = announce || punches.is_some() || broker.is_some() || table.grape.is_some();
+        let grape = self.grape_if(needs_grape, node, &table.node, table.grape.as_ref())?;
         let port = table.port.as_ref().map_or(0, |port| port.get_ref().port());
         let connect = self.connects(table.connect.as_ref(), broker.is_some());
-        let announce = table.announce.unwrap_or(true);
-        Some(Worker { grape, service, port, answer, announce, punches, broker, connect })
+        let ipv6 = table.ipv6.as_ref().is_some_and(|ipv6| *ipv6.get_ref());
+        Some(Worker { grape, service, port, answer, announce, punches, broker, connect, ipv6 })
     }
 
     fn client(&mut self, table: &ClientTable, node: Option<&Name>) -> Option<Client> {
@@ -145,6 +156,7 @@ impl Reader<'_> {
             ("punch", punch.map(Spanned::span)),
             ("announce", table.announce.as_ref().map(Spanned::span)),
             ("broker", table.broker.as_ref().map(Spanned::span)),
+            ("at", table.at.as_ref().map(Spanned::span)),
         ]);
         let connect = self.connects(table.connect.as_ref(), table.broker.is_some());
         let reach = if let Some(name) = &table.announce {
@@ -154,11 +166,14 @@ impl Reader<'_> {
             if connect { Reach::Connect { broker } } else { Reach::Broker { broker } }
         } else if punch.is_some() {
             Reach::Punch
+        } else if let Some(at) = &table.at {
+            Reach::Address(super::six::endpoint(self.problems, self.topology, node?, at)?)
         } else {
             Reach::Lookup
         };
         let timeout = self.some_time(table.timeout.as_ref(), DEFAULT_TIMEOUT);
-        let grape = self.grape(node, &table.node, table.grape.as_ref())?;
+        let needs_grape = table.at.is_none() || table.grape.is_some();
+        let grape = self.grape_if(needs_grape, node, &table.node, table.grape.as_ref())?;
         Some(Client {
             grape,
             service,
@@ -209,11 +224,26 @@ impl Reader<'_> {
         }
     }
 
+    /// The Grape of a program that may need none: then that on its node, if there is one. `None` is a problem.
+    #[expect(clippy::option_option, reason = "the outer one is whether there was a problem")]
+    fn grape_if(
+        &mut self,
+        needed: bool,
+        node: Option<&Name>,
+        at: &Text,
+        written: Option<&Text>,
+    ) -> Option<Option<SocketAddrV4>> {
+        if needed || self.api_port(node?).is_some() { self.grape(node, at, written).map(Some) } else { Some(None) }
+    }
+
     /// The API of the Grape that a program on `node` uses.
     fn grape(&mut self, node: Option<&Name>, at: &Text, written: Option<&Text>) -> Option<SocketAddrV4> {
         let Some(written) = written else {
             let node = node?;
             let Some(api_port) = self.api_port(node) else {
+                if self.problems.is_told(&at.span()) {
+                    return None;
+                }
                 let help = self.nodes_with_grapes(node);
                 self.problems
                     .add(at.span(), format!("there is no Grape on `{node}`, and the program names none"))
@@ -237,6 +267,9 @@ impl Reader<'_> {
         }
         let target = defined(self.problems, "node", written, &self.topology.nodes)?;
         let Some(api_port) = self.api_port(&target) else {
+            if self.problems.is_told(&written.span()) {
+                return None;
+            }
             let help = self.nodes_with_grapes(&target);
             self.problems.add(written.span(), format!("there is no Grape on `{target}`")).help(help);
             return None;
@@ -246,21 +279,21 @@ impl Reader<'_> {
 
     /// The API port of a node's first Grape.
     fn api_port(&self, node: &Name) -> Option<u16> {
-        self.file.programs.iter().find_map(|program| match program.get_ref() {
-            ProgramTable::Grape(grape) if *grape.node.get_ref() == **node => Some(grape.api_port.get_ref().port()),
-            _ => None,
-        })
+        self.api_ports.get(&**node).copied()
     }
 
     fn nodes_with_grapes(&self, got: &str) -> String {
         let mut nodes: Vec<&str> = Vec::new();
         for program in &self.file.programs {
             if let ProgramTable::Grape(grape) = program.get_ref()
-                && !nodes.contains(&grape.node.get_ref().as_str())
+                && self.api_ports.contains_key(grape.node.get_ref().as_str())
+                && nodes.last() != Some(&grape.node.get_ref().as_str())
             {
                 nodes.push(grape.node.get_ref());
             }
         }
+        let mut seen = std::collections::BTreeSet::new();
+        nodes.retain(|node| seen.insert(*node));
         suggestion("nodes with Grapes", got, &nodes)
     }
 }

@@ -9,9 +9,13 @@ use toml::Spanned;
 
 use super::nat::NatTable;
 use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
-use super::units::{Address, Count, CountOrNone, Endpoint, Percentage, Port, PortOrAny, Rate, Seed, Size, Time};
+use super::units::{
+    Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Percentage, Port, PortOrAny, Rate, Seed, Size, Time,
+};
+use crate::scenario::draw::Behind;
 use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
+use crate::scenario::population::Populations;
 
 /// A text with its place in the file.
 pub(super) type Text = Spanned<String>;
@@ -26,6 +30,7 @@ pub(super) struct File {
     pub(super) programs: Vec<Spanned<ProgramTable>>,
     pub(super) faults: Vec<Spanned<FaultTable>>,
     pub(super) expects: Vec<Spanned<ExpectTable>>,
+    pub(super) populations: Populations,
 }
 
 /// The keys above the first table.
@@ -35,6 +40,10 @@ pub(super) struct Head {
     pub(super) description: Option<String>,
     pub(super) seed: Option<Seed>,
     pub(super) time_limit: Option<Spanned<Time>>,
+    /// Of expectations that have none of their own.
+    pub(super) within: Option<Spanned<Time>>,
+    /// The link of those on the internet that name none.
+    pub(super) uplink: Option<Text>,
 }
 
 /// `[link.NAME]`.
@@ -53,8 +62,9 @@ pub(super) struct LinkTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct NodeTable {
     pub(super) address: Option<Spanned<Address>>,
-    pub(super) behind: Option<Text>,
+    pub(super) behind: Option<Spanned<Behind>>,
     pub(super) link: Option<Text>,
+    pub(super) address6: Option<Spanned<Address6>>,
 }
 
 /// `[[program]]`, by its `run`.
@@ -201,6 +211,7 @@ pub(super) struct WorkerTable {
     pub(super) punches: Option<Text>,
     pub(super) broker: Option<Text>,
     pub(super) connect: Option<Spanned<bool>>,
+    pub(super) ipv6: Option<Spanned<bool>>,
 }
 
 /// A worker's way to compute an answer.
@@ -230,6 +241,7 @@ pub(super) struct ClientTable {
     pub(super) requests: Option<Count>,
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) retries: Option<CountOrNone>,
+    pub(super) at: Option<Spanned<AnyEndpoint>>,
 }
 
 /// `[[fault]]`: one of the last four.

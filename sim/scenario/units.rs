@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// The longest duration that a file may have: a year.
@@ -56,6 +56,21 @@ pub(super) enum Endpoint {
 /// Ports from one to another: `"20000-29999"`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PortRange(pub(super) RangeInclusive<u16>);
+
+/// An IPv6 address: `"2001:db8::1"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address6(pub(super) Ipv6Addr);
+
+/// An IPv6 network: `"2001:db8:1::/64"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Lan6(pub(super) Ipv6Net);
+
+/// An address of either kind or a node's name, with a port: `"[2001:db8::1]:5000"`, `"server:5000"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum AnyEndpoint {
+    Address(SocketAddr),
+    Node(String, u16),
+}
 
 /// A value that is written as a text with a unit.
 trait Text: Sized {
@@ -209,6 +224,49 @@ impl Text for PortRange {
     }
 }
 
+impl Text for Address6 {
+    const WHAT: &'static str = "an IPv6 address";
+    const EXAMPLE: &'static str = "2001:db8::1";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        Ipv6Addr::from_str(text).map(Self).map_err(|_| not_one::<Self>(text))
+    }
+}
+
+impl Text for Lan6 {
+    const WHAT: &'static str = "an IPv6 network";
+    const EXAMPLE: &'static str = "2001:db8:1::/64";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let net = Ipv6Net::from_str(text).map_err(|_| not_one::<Self>(text))?;
+        if net.addr() != net.network() {
+            return Err(format!("`{text}` is an address in a network: write the network itself, \"{}\"", net.trunc()));
+        }
+        Ok(Self(net))
+    }
+}
+
+impl Text for AnyEndpoint {
+    const WHAT: &'static str = "an address with a port";
+    const EXAMPLE: &'static str = "[2001:db8::1]:5000";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with('[') {
+            return match text.parse::<SocketAddr>() {
+                Ok(address) if address.port() > 0 => Ok(Self::Address(address)),
+                _ => Err(not_one::<Self>(text)),
+            };
+        }
+        Endpoint::parse(text).map(|endpoint| match endpoint {
+            Endpoint::Address(address) => Self::Address(address.into()),
+            Endpoint::Node(name, port) => Self::Node(name, port),
+        })
+    }
+}
+
 fn not_one<T: Text>(text: &str) -> String {
     format!("`{text}` is not {} such as \"{}\"", T::WHAT, T::EXAMPLE)
 }
@@ -299,7 +357,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Time Percentage Rate Size Address Lan Endpoint PortRange);
+read_as_text!(Time Percentage Rate Size Address Lan Endpoint Address6 Lan6 AnyEndpoint PortRange);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -313,6 +371,15 @@ pub(super) type PortOrAny = Whole<0, 65_535>;
 
 /// How many of something.
 pub(super) type Count = Whole<1, 1_000_000>;
+
+/// How many members a population has.
+pub(super) type Members = Whole<1, 60_000>;
+
+impl Members {
+    pub(super) fn members(self) -> u32 {
+        u32::try_from(self.0).expect("checked when it was read")
+    }
+}
 
 /// How many of something, or none.
 pub(super) type CountOrNone = Whole<0, 1_000_000>;
@@ -425,6 +492,7 @@ mod tests {
             for text in [text, format!("{number}{unit}")] {
                 let _ = (Time::parse(&text), Percentage::parse(&text), Rate::parse(&text), Size::parse(&text));
                 let _ = (Address::parse(&text), Lan::parse(&text), Endpoint::parse(&text));
+                let _ = (Address6::parse(&text), Lan6::parse(&text), AnyEndpoint::parse(&text));
             }
         }
 

@@ -74,6 +74,7 @@ mod tests {
         ExpectationOutcome {
             text: text.to_owned(),
             line: 1,
+            file: None,
             met: false,
             reason: Some(reason.to_owned()),
             decided_at: Duration::from_secs(seconds),

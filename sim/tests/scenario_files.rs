@@ -214,7 +214,7 @@ payload = 1
     assert_eq!(address("laptop"), "192.168.1.2");
 
     let ProgramKind::Worker(worker) = &scenario.programs[1].kind else { panic!("the second is a worker") };
-    assert_eq!(worker.grape.to_string(), "203.0.113.2:30001", "the Grape on its node");
+    assert_eq!(worker.grape, Some("203.0.113.2:30001".parse().unwrap()), "the Grape on its node");
     assert_eq!((&worker.answer, worker.port, worker.announce), (&Answer::Echo, 0, true));
     assert_eq!((&worker.punches, &worker.broker), (&None, &None));
 

@@ -77,7 +77,7 @@ impl Counting {
                 }
             }
             (ExpectationKind::Punched { at, by, .. }, Fact::Punch { at: node, from }) if is(at, node) => {
-                if by.is_empty() || by.iter().any(|by| facts.addresses(by).contains(&from.ip())) {
+                if by.is_empty() || by.iter().any(|by| facts.addresses(by).contains(&from.ip().to_canonical())) {
                     Match::Hit(node, format!("a punch from {from} arrived at {node}"))
                 } else {
                     Match::Near(format!("a punch came from {from}"))

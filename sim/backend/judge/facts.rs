@@ -179,6 +179,7 @@ impl Facts {
 fn seen_from(scenario: &Scenario, node: &Name) -> Vec<IpAddr> {
     let Some(node) = scenario.nodes.get(node) else { return Vec::new() };
     let mut addresses = vec![IpAddr::V4(node.address)];
+    addresses.extend(node.address6.map(IpAddr::V6));
     let mut behind = node.behind.as_ref();
     while let Some(nat) = behind.and_then(|name| scenario.nats.get(name)) {
         addresses.push(IpAddr::V4(nat.address));

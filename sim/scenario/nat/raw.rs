@@ -7,7 +7,7 @@ use serde::de::{Deserializer, Error, Visitor};
 use toml::Spanned;
 
 use super::super::raw::Text;
-use super::super::units::{Address, Count, Endpoint, Lan, Port, PortRange, Time};
+use super::super::units::{Address, Count, Endpoint, Lan, Lan6, Port, PortRange, Time};
 use crate::event;
 use crate::scenario::model;
 
@@ -36,10 +36,11 @@ pub(in super::super) struct NatTable {
     pub(super) when_full: Option<Spanned<WhenFull>>,
     pub(super) port_blocks: Option<Spanned<PortBlocks>>,
     #[serde(default)]
-    pub(super) forward: Vec<Spanned<ForwardTable>>,
+    pub(super) forward: Vec<Spanned<StaticForwardTable>>,
     pub(super) nat_pmp: Option<Spanned<bool>>,
     pub(super) forwards_per_host: Option<Spanned<Count>>,
     pub(super) forward_lifetime: Option<Spanned<Time>>,
+    pub(in super::super) lan6: Option<Spanned<Lan6>>,
 }
 
 impl NatTable {
@@ -156,7 +157,7 @@ pub(super) struct PortBlocks {
 /// One of `forward = [{ … }]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct ForwardTable {
+pub(super) struct StaticForwardTable {
     pub(super) port: Spanned<Port>,
     pub(super) to: Spanned<Endpoint>,
     pub(super) protocol: Protocol,
