@@ -211,12 +211,17 @@ impl Table {
                 released = Some(host.blocks.remove(at));
             }
         }
-        if host.mappings == 0 && host.forwards == 0 {
+        self.forget_idle(ip);
+        Some((mapping, released))
+    }
+
+    /// Forgets a host that has nothing.
+    pub(super) fn forget_idle(&mut self, ip: Ipv4Addr) {
+        if let Some(host) = self.hosts.get(&ip).filter(|host| host.mappings == 0 && host.forwards == 0) {
             let address = host.address;
             self.hosts.remove(&ip);
             self.paired.entry(address).and_modify(|hosts| *hosts -= 1);
         }
-        Some((mapping, released))
     }
 
     /// The host's mapping that is due to end first.

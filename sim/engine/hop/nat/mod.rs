@@ -144,15 +144,19 @@ impl NatState {
             None => {
                 self.make_room(key, notes)?;
                 let mapped = self.ports.assign(&mut self.table, key.protocol, key.internal, rng, notes)?;
-                self.refuse_clash(now_ns, mapped, key.internal, packet.destination, notes)?;
+                let clash = self.refuse_clash(now_ns, mapped, key.internal, packet.destination, notes);
+                if let Err(rule) = clash {
+                    self.table.forget_idle(*key.internal.ip());
+                    return Err(rule);
+                }
                 self.table.insert(mapped, Mapping::new(key, false, expires_ns));
                 let remote = remote.in_words();
                 notes.push(Note::Created { mapped, internal: key.internal, remote, expires_ns });
                 mapped
             }
         };
-        let knows = |mapping: &Mapping| mapping.is_forward || mapping.knows(packet.destination);
-        if self.overloading && !self.table.get(&mapped).is_some_and(knows) {
+        let knows = self.table.get(&mapped).is_some_and(|mapping| mapping.knows(packet.destination));
+        if self.overloading && !knows {
             self.refuse_clash(now_ns, mapped, key.internal, packet.destination, notes)?;
         }
         let mapping = self.table.get_mut(&mapped).expect("the index names mappings that exist");

@@ -97,7 +97,7 @@ impl Ports {
             }
         };
         if assigned.is_err() {
-            forget_idle(table, *internal.ip());
+            table.forget_idle(*internal.ip());
         }
         assigned
     }
@@ -126,7 +126,7 @@ impl Ports {
             self.find(table, mapped, internal.port(), span, 0, rng).ok_or(Rule::NoFreePort)
         };
         if assigned.is_err() {
-            forget_idle(table, *internal.ip());
+            table.forget_idle(*internal.ip());
         }
         assigned
     }
@@ -264,13 +264,4 @@ fn share(table: &Table, mapped: Mapped) -> Option<Mapped> {
         sharer = other.sharer.checked_add(1)?;
     }
     Some(Mapped { sharer, ..mapped })
-}
-
-/// Forgets a host that got nothing and has nothing.
-fn forget_idle(table: &mut Table, ip: Ipv4Addr) {
-    if let Some(host) = table.hosts.get(&ip).filter(|host| host.mappings == 0 && host.forwards == 0) {
-        let address = host.address;
-        table.hosts.remove(&ip);
-        table.paired.entry(address).and_modify(|hosts| *hosts -= 1);
-    }
 }
