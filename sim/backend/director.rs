@@ -197,11 +197,15 @@ impl<S: Stage> Play<'_, S> {
             &node,
             Box::pin(async move {
                 let ran = match outside {
-                    Some(outside) => outside.await,
+                    Some(outside) => outside.await.map(|()| None),
                     None => programs::run(&net, program.kind).await,
                 };
-                if let Err(error) = ran {
-                    reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
+                match ran {
+                    Ok(None) => {}
+                    Ok(Some(told)) => reporter(told),
+                    Err(error) => {
+                        reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
+                    }
                 }
             }),
         );

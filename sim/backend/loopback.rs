@@ -124,6 +124,14 @@ fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
                     translate(address, own)?;
                 }
             }
+            ProgramKind::NatProbe(probe) => translate(&mut probe.server, own)?,
+            ProgramKind::StunServer { partner: Some(partner), .. } => {
+                let mut at = SocketAddrV4::new(*partner, 0);
+                translate(&mut at, own)?;
+                *partner = *at.ip();
+            }
+            // A forward needs a NAT, and with a NAT nothing runs here.
+            ProgramKind::StunServer { .. } | ProgramKind::Forward(_) => {}
         }
     }
     for expectation in &mut scenario.expectations {

@@ -16,6 +16,7 @@ mod director;
 mod judge;
 mod loopback;
 mod outside;
+mod probing;
 mod programs;
 mod simulated;
 

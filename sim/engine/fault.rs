@@ -225,7 +225,7 @@ impl Engine {
     fn reboot(&mut self, now_ns: u64, id: NatId) {
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
-        nat.state.reboot(notes);
+        nat.state.reboot(now_ns, notes);
         if let Some(firewall) = &mut nat.firewall {
             firewall.forget();
         }

@@ -6,7 +6,7 @@
 //! | `queue` | what happens when |
 //! | `state` | everything simulated, and what its events do to it |
 //! | `topology` | from a scenario's nodes, NATs and links to the engine's |
-//! | `route` | a packet's way, and its fate |
+//! | `route`, `nats` | a packet's way, and its fate |
 //! | `hop` | links and NATs: small state machines without I/O |
 //! | `host` | a host's lives |
 //! | `fault` | what goes wrong, and what its end takes back |
@@ -49,6 +49,7 @@ mod driver;
 mod fault;
 mod hop;
 mod host;
+mod nats;
 mod network;
 mod packet;
 mod queue;

@@ -153,7 +153,7 @@ impl Engine {
     /// Lets a NAT forget its mappings.
     pub(crate) fn rebind(&mut self, now_ns: u64, nat: NatId) {
         let Self { nats, notes, .. } = self;
-        nats[nat.0 as usize].state.rebind(notes);
+        nats[nat.0 as usize].state.rebind(now_ns, notes);
         self.apply_notes(now_ns, nat);
     }
 

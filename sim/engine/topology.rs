@@ -178,14 +178,22 @@ impl Builder<'_> {
     fn nat(&mut self, name: &Name, nat: &Nat) -> Result<NatNode, SimError> {
         let user = format!("nat {name}");
         let attachment = self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), nat.address)?;
+        let public = match nat.one_to_one.is_empty() {
+            true => nat.addresses().collect(),
+            false => nat.one_to_one.values().copied().collect::<Vec<_>>(),
+        };
         let owner = Owner::Nat(self.nat_ids[name]);
-        claim(&mut self.addresses4, attachment.place, nat.address, owner, user)?;
+        for address in public {
+            self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), address)?;
+            claim(&mut self.addresses4, attachment.place, address, owner, user.clone())?;
+        }
         let rng = seed::stream(self.seed, &["nat", name]);
+        let state = NatState::new(nat, |purpose| seed::stream(self.seed, &["nat", name, purpose]));
         Ok(NatNode {
             name: name.clone(),
             lan: nat.lan,
             lan6: nat.lan6,
-            state: NatState::new(nat),
+            state,
             firewall: nat.firewall.as_ref().map(FirewallState::new),
             rng,
             rebooting: 0,

@@ -209,6 +209,9 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
         Some("broker") => table(problems, value).map(ProgramTable::Broker),
         Some("worker") => table(problems, value).map(ProgramTable::Worker),
         Some("client") => table(problems, value).map(ProgramTable::Client),
+        Some("stun-server") => table(problems, value).map(ProgramTable::StunServer),
+        Some("nat-probe") => table(problems, value).map(ProgramTable::NatProbe),
+        Some("forward") => table(problems, value).map(ProgramTable::Forward),
         Some(other) => {
             let help = suggestion("programs", other, ProgramTable::KINDS);
             problems.add(run.span(), format!("there is no program `{other}`")).help(help).label("not a program");

@@ -367,5 +367,8 @@ fn kind_name(program: &ProgramTable) -> &'static str {
         ProgramTable::Broker(_) => "broker",
         ProgramTable::Worker(_) => "worker",
         ProgramTable::Client(_) => "client",
+        ProgramTable::StunServer(_) => "stun-server",
+        ProgramTable::NatProbe(_) => "nat-probe",
+        ProgramTable::Forward(_) => "forward",
     }
 }

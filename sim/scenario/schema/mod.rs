@@ -10,8 +10,10 @@ use serde_json::{Map, Value, json};
 use super::expectation::table::ExpectTable;
 use super::fault::table::FaultTable;
 use super::firewall::FirewallTable;
+use super::nat::NatTable;
+use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
 use super::raw::{
-    AnnounceTable, BrokerTable, ClientTable, GrapeTable, Head, LinkTable, LookupTable, NatTable, NodeTable, WorkerTable,
+    AnnounceTable, BrokerTable, ClientTable, GrapeTable, Head, LinkTable, LookupTable, NodeTable, WorkerTable,
 };
 
 mod docs;
@@ -61,6 +63,9 @@ pub fn schema() -> String {
         ("broker", builder.table::<BrokerTable>("broker")),
         ("worker", builder.table::<WorkerTable>("worker")),
         ("client", builder.table::<ClientTable>("client")),
+        ("stun-server", builder.table::<StunServerTable>("stun-server")),
+        ("nat-probe", builder.table::<NatProbeTable>("nat-probe")),
+        ("forward", builder.table::<ForwardTable>("forward")),
     ];
     for (run, table) in &programs {
         builder.add_property(table, "run", json!({ "const": run, "description": builder.docs.of("run", run) }));

@@ -25,6 +25,10 @@ pub(super) fn schema(expected: &str) -> Value {
         "a size" => quantity(SIZE),
         "an IPv4 address" => text(&format!(r"^{D}+(\.{D}+){{3}}$"), example),
         "an IPv4 network" => text(&format!(r"^{D}+(\.{D}+){{3}}/{D}+$"), example),
+        "a range of ports" => text(&format!("^{D}+-{D}+$"), example),
+        r#"true, false, "external-source" or "internal-source""# => {
+            json!({ "enum": [true, false, "external-source", "internal-source"] })
+        }
         "an address with a port" => text(&format!("^.+:{D}+$"), example),
         "a count" => json!({
             "anyOf": [

@@ -10,7 +10,7 @@ use crate::lab::{Lab, bind, ms, receive, send};
 /// Two at home behind a NAT that hairpins and routes IPv6, and one on the internet.
 fn lab() -> Lab {
     let nat = Lab::new().nat_with("home", "198.51.100.1", |nat| {
-        nat.hairpinning = true;
+        nat.hairpinning = grenache_sim::scenario::model::Hairpinning::ExternalSource;
         nat.lan6 = Some("2001:db8:1::/56".parse().unwrap());
     });
     let homes =

@@ -8,6 +8,7 @@ mod hosts;
 mod lab;
 mod lockstep;
 mod nats;
+mod nats_beyond;
 mod packets;
 mod six;
 mod streams;
