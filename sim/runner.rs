@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::backend::{self, On, RunOptions};
+use crate::backend::{self, On, RunOptions, Spectator};
+use crate::engine::Sighting;
 use crate::event::Record;
-use crate::report::{Comparison, EventLog, Outcome, Run, RunResult, Trail};
+use crate::report::picture::Picture;
+use crate::report::{self, Behind, Capture, EventLog, Run, RunResult, Trail, lockstep, seconds};
 use crate::scenario::Scenario;
 use crate::sweep::play::message;
 
 /// What is done with a run besides running it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The folder that event logs go to, as `NAME-SEED/events.jsonl`.
+    /// The folder that a run's files go to: `NAME-SEED/events.jsonl`, `NAME-SEED/capture.pcapng` and
+    /// `NAME-SEED/report.html`.
     pub out: Option<PathBuf>,
-    /// Whether it is run twice, and the two event logs compared. The first log is held in memory.
+    /// Whether it is run twice, at the same time, and the events are compared.
     pub twice: bool,
     /// What was set in the file, for the replay command: keys and values.
     pub set: Vec<(String, String)>,
@@ -29,9 +32,18 @@ pub struct Keep {
 /// A panic of the stack or the laboratory is caught and told as such; its message goes to standard error as well.
 pub fn run(scenario: &Scenario, file: &Path, options: &RunOptions, keep: &Keep) -> Run {
     let start = wall_now();
+    // What cannot be drawn is refused when it is to run.
+    let drawn = scenario.drawn(options.seed).ok().flatten();
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     let seen = Rc::new(RefCell::new(Seen::default()));
-    let result = catch_unwind(AssertUnwindSafe(|| attempt(scenario, options, keep, &seen)))
-        .unwrap_or_else(|panic| RunResult::Panicked(message(&*panic)));
+    let result = catch_unwind(AssertUnwindSafe(|| attempt(scenario, options, keep, &seen))).unwrap_or_else(|panic| {
+        // The files are all the more wanted; that it panicked is told, and not that they could not be written.
+        if let Ok(mut seen) = seen.try_borrow_mut() {
+            let _ = seen.log.take().map(EventLog::finish);
+            let _ = seen.capture.take().map(Capture::finish);
+        }
+        RunResult::Panicked(message(&*panic))
+    });
     let mut run = Run {
         file: file.to_owned(),
         name: scenario.name.clone(),
@@ -45,6 +57,15 @@ pub fn run(scenario: &Scenario, file: &Path, options: &RunOptions, keep: &Keep) 
     if !run.passed() {
         // The observer may have been leaked with its borrow by a panic inside of it: then there is no trail.
         run.trail = seen.try_borrow().map(|seen| seen.trail.lines()).unwrap_or_default();
+    }
+    if let Some(folder) = &keep.out
+        && let Some(picture) = seen.try_borrow_mut().ok().and_then(|mut seen| seen.picture.take())
+    {
+        let again = replay(file, options, &Keep { set: keep.set.clone(), ..Keep::default() });
+        if let Err(error) = report::write_report(folder, &run, scenario, &picture, &again) {
+            let path = report::report_path(folder, &run.name, run.seed);
+            run.result = RunResult::Refused(format!("cannot write the report {}: {error}", path.display()));
+        }
     }
     run
 }
@@ -60,8 +81,32 @@ pub fn wall_now() -> Instant {
 struct Seen {
     trail: Trail,
     log: Option<EventLog<File>>,
-    memory: Option<EventLog<Vec<u8>>>,
-    comparison: Option<Comparison>,
+    capture: Option<Capture<File>>,
+    picture: Option<Picture>,
+    comparison: Option<Behind>,
+}
+
+/// Shows a run to what is shared with whoever started it.
+struct Watching(Rc<RefCell<Seen>>);
+
+impl Spectator for Watching {
+    fn event(&mut self, record: &Record) {
+        self.0.borrow_mut().observe(record);
+    }
+
+    fn packet(&mut self, sighting: &Sighting) {
+        if let Some(capture) = &mut self.0.borrow_mut().capture {
+            capture.packet(sighting);
+        }
+    }
+
+    fn wants_packets(&self) -> bool {
+        self.0.borrow().capture.is_some()
+    }
+
+    fn wants_samples(&self) -> bool {
+        self.0.borrow().picture.is_some()
+    }
 }
 
 impl Seen {
@@ -70,10 +115,13 @@ impl Seen {
         if let Some(log) = &mut self.log {
             log.write(record);
         }
-        if let Some(memory) = &mut self.memory {
-            memory.write(record);
+        if let Some(capture) = &mut self.capture {
+            capture.event(record);
         }
-        if let Some(comparison) = &mut self.comparison {
+        if let Some(picture) = &mut self.picture {
+            picture.observe(record);
+        }
+        if let Some(comparison) = self.comparison.as_ref().filter(|_| !record.is_sample()) {
             comparison.observe(record);
         }
     }
@@ -88,38 +136,70 @@ fn attempt(scenario: &Scenario, options: &RunOptions, keep: &Keep, seen: &Rc<Ref
                 return RunResult::Refused(format!("cannot write the event log {}: {error}", path.display()));
             }
         }
+        seen.borrow_mut().picture = Some(Picture::new(scenario));
+        // Real sockets are other programs' to capture.
+        if options.on == On::Sim {
+            match Capture::create(folder, scenario, options.seed) {
+                Ok(capture) => seen.borrow_mut().capture = Some(capture),
+                Err(error) => {
+                    let path = Capture::path(folder, &scenario.name, options.seed);
+                    return RunResult::Refused(format!("cannot write the capture {}: {error}", path.display()));
+                }
+            }
+        }
     }
-    if keep.twice {
-        seen.borrow_mut().memory = Some(EventLog::new(Vec::new()));
-    }
-    let outcome = match observe(scenario, options, seen) {
-        Ok(outcome) => outcome,
-        Err(refused) => return refused,
-    };
-    let (log, memory) = {
-        let mut seen = seen.borrow_mut();
-        (seen.log.take(), seen.memory.take())
-    };
+    let result = if keep.twice { twice(scenario, options, seen) } else { observe(scenario, options, seen) };
+    let files = seen.try_borrow_mut().map(|mut seen| (seen.log.take(), seen.capture.take()));
+    let (log, capture) = files.unwrap_or_default();
     if let Some(Err(error)) = log.map(EventLog::finish) {
         return RunResult::Refused(format!("cannot write the event log: {error}"));
     }
-    if let Some(Ok(earlier)) = memory.map(EventLog::finish) {
-        let again = Rc::new(RefCell::new(Seen { comparison: Some(Comparison::new(earlier)), ..Seen::default() }));
-        if let Err(refused) = observe(scenario, options, &again) {
-            return refused;
-        }
-        let comparison = again.borrow_mut().comparison.take();
-        if let Some(difference) = comparison.and_then(Comparison::finish) {
-            return RunResult::Nondeterministic(difference);
-        }
+    if let Some(Err(error)) = capture.map(Capture::finish) {
+        return RunResult::Refused(format!("cannot write the capture: {error}"));
     }
-    RunResult::Done(outcome)
+    result
 }
 
-fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> Result<Outcome, RunResult> {
-    let watching = seen.clone();
-    backend::run(scenario, options, move |record| watching.borrow_mut().observe(record))
-        .map_err(|error| RunResult::Refused(error.to_string()))
+fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
+    let ran = backend::watch(scenario, options, Watching(seen.clone()));
+    ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
+}
+
+/// Runs it on two threads at once and compares; the second run is the one that is told.
+fn twice(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
+    let caught = |work: &mut dyn FnMut() -> RunResult| {
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| RunResult::Panicked(message(&*panic)))
+    };
+    let (_, second, difference) = lockstep(
+        |mut ahead| {
+            let mut observer = Some(move |record: &Record| ahead.observe(record));
+            caught(&mut || {
+                let ran = backend::run(scenario, options, observer.take().expect("it is called once"));
+                ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
+            })
+        },
+        |behind| {
+            seen.borrow_mut().comparison = Some(behind);
+            caught(&mut || observe(scenario, options, seen))
+        },
+        ending,
+        ending,
+    );
+    match (second, difference) {
+        // It is refused before anything happens.
+        (RunResult::Refused(reason), _) => RunResult::Refused(reason),
+        (_, Some(difference)) => RunResult::Nondeterministic(difference),
+        (second, None) => second,
+    }
+}
+
+/// How a run ended, in words.
+fn ending(result: &RunResult) -> String {
+    match result {
+        RunResult::Done(outcome) => format!("it {} after {}", result.verdict(), seconds(outcome.simulated)),
+        RunResult::Panicked(message) => format!("it panicked: {message}"),
+        _ => format!("it was {}", result.verdict()),
+    }
 }
 
 /// The command that does the same again.
@@ -136,6 +216,11 @@ fn replay(file: &Path, options: &RunOptions, keep: &Keep) -> String {
         command.push_str(&format!(" --out {}", shell_word(out)));
     }
     format!("{command} {}", shell_word(file))
+}
+
+/// The command that runs a file with its own seed.
+pub fn run_command(file: &Path) -> String {
+    format!("grenache run {}", shell_word(file))
 }
 
 /// The command that does one run of a sweep again.

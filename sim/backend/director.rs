@@ -26,10 +26,10 @@ pub(super) trait Stage {
     fn record(&self, at: Option<&Name>, event: LabEvent);
     /// A way for a task on a node to append to the event stream, once.
     fn reporter(&self, node: &Name) -> Box<dyn FnOnce(LabEvent) + Send>;
-    /// Lets a fault begin, except for what the director does itself.
-    fn begin(&self, fault: usize, kind: &FaultKind);
-    /// Ends a fault that began.
-    fn end(&self, fault: usize, kind: &FaultKind);
+    /// Lets a fault begin, except for what the director does itself. Whether the fault's node has started by that.
+    fn begin(&self, fault: usize, kind: &FaultKind) -> bool;
+    /// Ends a fault that began. Whether the fault's node has started by that.
+    fn end(&self, fault: usize, kind: &FaultKind) -> bool;
 }
 
 /// The judge, and a bell that it rings when it has decided something.
@@ -140,9 +140,9 @@ impl<S: Stage> Play<'_, S> {
             Cue::BeginFault(i) => {
                 let kind = self.faults[i];
                 self.stage.record(None, LabEvent::FaultBegan { fault: kind.to_string() });
-                self.stage.begin(i, kind);
+                let started = self.stage.begin(i, kind);
                 match kind {
-                    FaultKind::Restart(node) => self.restart_programs(node, now),
+                    FaultKind::Restart(node) if started => self.restart_programs(node, now),
                     FaultKind::GrapeOutage(node) => {
                         self.outages.insert(i, node.clone());
                         let programs = &self.scenario.programs;
@@ -153,10 +153,10 @@ impl<S: Stage> Play<'_, S> {
             }
             Cue::EndFault(i) => {
                 let kind = self.faults[i];
-                self.stage.end(i, kind);
+                let started = self.stage.end(i, kind);
                 self.stage.record(None, LabEvent::FaultEnded { fault: kind.to_string() });
                 match kind {
-                    FaultKind::Crash(node) => self.restart_programs(node, now),
+                    FaultKind::Crash(node) if started => self.restart_programs(node, now),
                     FaultKind::GrapeOutage(node) => {
                         self.outages.remove(&i);
                         self.start_programs(node, now, |kind| matches!(kind, ProgramKind::Grape { .. }));
@@ -197,11 +197,15 @@ impl<S: Stage> Play<'_, S> {
             &node,
             Box::pin(async move {
                 let ran = match outside {
-                    Some(outside) => outside.await,
+                    Some(outside) => outside.await.map(|()| None),
                     None => programs::run(&net, program.kind).await,
                 };
-                if let Err(error) = ran {
-                    reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
+                match ran {
+                    Ok(None) => {}
+                    Ok(Some(told)) => reporter(told),
+                    Err(error) => {
+                        reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
+                    }
                 }
             }),
         );

@@ -124,6 +124,14 @@ fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
                     translate(address, own)?;
                 }
             }
+            ProgramKind::NatProbe(probe) => translate(&mut probe.server, own)?,
+            ProgramKind::StunServer { partner: Some(partner), .. } => {
+                let mut at = SocketAddrV4::new(*partner, 0);
+                translate(&mut at, own)?;
+                *partner = *at.ip();
+            }
+            // A forward needs a NAT, and with a NAT nothing runs here.
+            ProgramKind::StunServer { .. } | ProgramKind::Forward(_) => {}
         }
     }
     for expectation in &mut scenario.expectations {
@@ -205,22 +213,27 @@ impl Stage for LoopbackStage {
         Box::new(move |event| log.write(Some(&node), Event::Lab(event)))
     }
 
-    fn begin(&self, _fault: usize, kind: &FaultKind) {
+    /// That a node crashes or starts only where it can is checked when the file is read.
+    fn begin(&self, _fault: usize, kind: &FaultKind) -> bool {
         match kind {
             FaultKind::Crash(node) => {
                 self.hosts[node].end_tasks();
                 self.log.write(Some(node), Event::Lab(LabEvent::NodeCrashed));
+                false
             }
-            FaultKind::Restart(node) => self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted)),
+            FaultKind::Restart(node) => {
+                self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+                true
+            }
             // An outage is the director's; all else is refused before the run.
-            _ => {}
+            _ => false,
         }
     }
 
-    fn end(&self, _fault: usize, kind: &FaultKind) {
-        if let FaultKind::Crash(node) = kind {
-            self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
-        }
+    fn end(&self, _fault: usize, kind: &FaultKind) -> bool {
+        let FaultKind::Crash(node) = kind else { return false };
+        self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+        true
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use grenache::net::{BoxFuture, Net, Task};
 
 use super::director::{Court, Stage, direct};
 use super::programs::ProgramError;
-use super::{BackendError, RunOptions, outside};
+use super::{BackendError, RunOptions, Spectator, outside};
 use crate::engine::{FaultId, Sim, World};
-use crate::event::{Event, LabEvent, Record};
+use crate::event::{Event, LabEvent};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
 use crate::scenario::model::{FaultKind, GrapeKind, Name, ProgramKind};
@@ -24,7 +25,7 @@ struct SimulatedStage {
 pub(super) fn run(
     scenario: &Scenario,
     options: &RunOptions,
-    mut observer: impl FnMut(&Record) + 'static,
+    spectator: impl Spectator + 'static,
 ) -> Result<Outcome, BackendError> {
     if let Some((kind, node)) = outside::kinds(scenario).next() {
         let what = match kind {
@@ -38,8 +39,17 @@ pub(super) fn run(
     }
     let court = Court::new(scenario);
     let watching = court.clone();
-    let sim = Sim::new(options.seed, &scenario.nats, &scenario.links, &scenario.nodes)?.observe(move |record| {
-        observer(record);
+    let spectator = Rc::new(RefCell::new(spectator));
+    let mut sim = Sim::new(options.seed, &scenario.nats, &scenario.links, &scenario.nodes)?;
+    if spectator.borrow().wants_packets() {
+        let spectator = spectator.clone();
+        sim = sim.capture(move |sighting| spectator.borrow_mut().packet(sighting));
+    }
+    if spectator.borrow().wants_samples() {
+        sim = sim.sample();
+    }
+    let sim = sim.observe(move |record| {
+        spectator.borrow_mut().event(record);
         watching.observe(record);
     });
     let play = scenario.clone();
@@ -81,13 +91,14 @@ impl Stage for SimulatedStage {
         Box::new(move |event| world.record(Some(&node), Event::Lab(event)))
     }
 
-    fn begin(&self, fault: usize, kind: &FaultKind) {
+    fn begin(&self, fault: usize, kind: &FaultKind) -> bool {
+        let starts = matches!(kind, FaultKind::Restart(node) if !self.world.is_up(node));
         self.faults.borrow_mut().insert(fault, self.world.apply(kind));
+        starts
     }
 
-    fn end(&self, fault: usize, _: &FaultKind) {
-        if let Some(fault) = self.faults.borrow_mut().remove(&fault) {
-            self.world.lift(fault);
-        }
+    fn end(&self, fault: usize, _: &FaultKind) -> bool {
+        let fault = self.faults.borrow_mut().remove(&fault);
+        fault.and_then(|fault| self.world.lift(fault)).is_some()
     }
 }

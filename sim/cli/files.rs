@@ -56,11 +56,16 @@ fn load_with(terminal: &mut Terminal, path: &Path, set: &[OneSetting]) -> Option
     if set.is_empty() {
         return scenario::load(path).map_err(|error| tell(terminal, &error)).ok();
     }
+    document(terminal, path, set)?.scenario().map_err(|error| tell(terminal, &error)).ok()
+}
+
+/// Loads one file's text and sets keys in it. What is wrong is told, and gives `None`.
+pub(super) fn document(terminal: &mut Terminal, path: &Path, set: &[OneSetting]) -> Option<Document> {
     let mut document = Document::load(path).map_err(|error| tell(terminal, &error)).ok()?;
     for OneSetting { key, value } in set {
         document.set(key, value).map_err(|error| terminal.error(format_args!("error: {error}"))).ok()?;
     }
-    document.scenario().map_err(|error| tell(terminal, &error)).ok()
+    Some(document)
 }
 
 pub(super) fn tell(terminal: &mut Terminal, error: &LoadError) {

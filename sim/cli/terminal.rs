@@ -122,6 +122,19 @@ impl Terminal {
         }
     }
 
+    /// Shows how far work of unknown length is, where someone is looking.
+    pub(super) fn show_status(&mut self, status: String) {
+        if self.progress.is_none() && io::stderr().is_terminal() {
+            let style =
+                ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+            self.progress = Some(ProgressBar::new_spinner().with_style(style));
+        }
+        if let Some(progress) = &self.progress {
+            progress.set_message(status);
+            progress.tick();
+        }
+    }
+
     /// Takes the progress bar away.
     pub(super) fn end_progress(&mut self) {
         if let Some(progress) = self.progress.take() {

@@ -11,7 +11,7 @@ use grenache::net::Rng;
 use tokio::task::AbortHandle;
 
 use super::address::Addresses;
-use super::hop::{LinkState, Rule};
+use super::hop::{Freight, LinkState, Passage, Rule};
 use super::packet::HostId;
 use super::route::{Attachment, Line, NatId, Owner, Place};
 use super::seed;
@@ -228,7 +228,7 @@ impl Engine {
     fn reboot(&mut self, now_ns: u64, id: NatId) {
         let Self { nats, notes, .. } = self;
         let nat = &mut nats[id.0 as usize];
-        nat.state.reboot(notes);
+        nat.state.reboot(now_ns, notes);
         if let Some(firewall) = &mut nat.firewall {
             firewall.forget();
         }
@@ -255,6 +255,7 @@ impl Engine {
                     state: LinkState::new(model, direction == "up", stream),
                     rng: seed::stream(self.seed, &path),
                     name: format!("link {name} of {node}, {direction}"),
+                    sample_due_ns: 0,
                 }
             };
             (line("up"), line("down"))

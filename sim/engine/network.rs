@@ -138,6 +138,10 @@ impl Network for SimNetwork {
             engine.record_any(now_ns, Some(name), Recorded::Stack(event));
         });
     }
+
+    fn wants_samples(&self) -> bool {
+        self.host.shared.lock().watch.sampled
+    }
 }
 
 impl SimNetwork {

@@ -1,10 +1,10 @@
 //! What travels: one IPv4 or IPv6 datagram, with its headers as typed fields.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::hop::{Damage, Freight};
+use super::hop::{Damage, Freight, Headers};
 use super::tcp::Segment;
 use crate::event::Protocol;
 
@@ -58,10 +58,10 @@ impl Packet {
     }
 
     /// What a NAT sees of an IPv4 packet; nothing of an IPv6 one.
-    pub(crate) fn ipv4(&self) -> Option<Ipv4Packet<'_>> {
+    pub(crate) fn headers(&self) -> Option<Headers> {
         match (self.source, self.destination) {
             (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                Some(Ipv4Packet { source, destination, body: &self.body })
+                Some(Headers { protocol: self.protocol(), source, destination })
             }
             _ => None,
         }
@@ -90,6 +90,11 @@ impl Packet {
         }
     }
 
+    /// What a NAT made of them.
+    pub(crate) fn rewrite(&mut self, headers: Headers) {
+        (self.source, self.destination) = (headers.source.into(), headers.destination.into());
+    }
+
     /// Bytes with the IP and transport headers.
     pub(crate) fn size(&self) -> usize {
         ip_header(&self.destination)
@@ -106,19 +111,5 @@ impl Body {
             Self::Udp(_) => Protocol::Udp,
             Self::Tcp(_) => Protocol::Tcp,
         }
-    }
-}
-
-/// An IPv4 packet as a NAT sees it, which rewrites its addresses.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ipv4Packet<'a> {
-    pub(crate) source: SocketAddrV4,
-    pub(crate) destination: SocketAddrV4,
-    pub(crate) body: &'a Body,
-}
-
-impl Ipv4Packet<'_> {
-    pub(crate) fn protocol(&self) -> Protocol {
-        self.body.protocol()
     }
 }

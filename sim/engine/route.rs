@@ -1,11 +1,12 @@
 //! A packet's way: uplink → NATs and their uplinks → internet → NATs inbound → downlink → host.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 
+use super::capture::Direction;
 use super::fault::{Degraded, clock_ahead};
-use super::hop::{FirewallRule, Freight, LinkState, Mapped, Note, Passage, Rule};
+use super::hop::{FirewallRule, Freight, LinkState, Passage, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -59,6 +60,8 @@ pub(crate) struct Line {
     pub(crate) rng: grenache::net::Rng,
     /// `link dsl of laptop, up`.
     pub(crate) name: String,
+    /// When the next sample of its queue is due.
+    pub(crate) sample_due_ns: u64,
 }
 
 impl Attachment {
@@ -83,6 +86,7 @@ impl Attachment {
             state: LinkState::new(&super::topology::default_link(), true, |_| super::seed::stream(0, &[])),
             rng: super::seed::stream(0, &[]),
             name: String::new(),
+            sample_due_ns: 0,
         };
         Self::new(Place::Internet, line(), line())
     }
@@ -109,6 +113,7 @@ impl Engine {
             };
             self.record(now_ns, at, event);
         }
+        self.sight_at_host(now_ns, host, Direction::Out, &packet);
         if destination.ip().is_loopback() || self.host(host).addresses.contains(destination.ip()) {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
         } else if packet.size() > MTU {
@@ -128,7 +133,10 @@ impl Engine {
         match stop {
             Stop::Network(place) => self.in_network(now_ns, place, packet),
             Stop::Owner(Owner::Host(host)) => self.deliver(now_ns, host, packet),
-            Stop::Owner(Owner::Nat(nat)) => self.enter_lan(now_ns, nat, packet),
+            Stop::Owner(Owner::Nat(nat)) => {
+                self.sight_outside(now_ns, nat, Direction::In, &packet);
+                self.enter_lan(now_ns, nat, packet);
+            }
         }
     }
 
@@ -143,35 +151,11 @@ impl Engine {
         self.wakers.extend(effects.wakers);
     }
 
-    /// What NATs noted since the last call.
-    pub(crate) fn apply_notes(&mut self, now_ns: u64, nat: NatId) {
-        if self.notes.is_empty() {
-            return;
-        }
-        let mut notes = std::mem::take(&mut self.notes);
-        let (name, address) = (self.nat(nat).name.clone(), self.nat(nat).state.address());
-        for note in notes.drain(..) {
-            let external = |mapped: Mapped| SocketAddrV4::new(address, mapped.port).into();
-            let event = match note {
-                Note::Created { mapped, internal, remote, expires_ns } => {
-                    self.queue.push(expires_ns, Event::Mapping(nat, mapped));
-                    let (protocol, external) = (mapped.protocol, external(mapped));
-                    LabEvent::MappingCreated { protocol, internal: internal.into(), external, remote }
-                }
-                Note::Removed { mapped, internal, reason } => {
-                    let (protocol, external) = (mapped.protocol, external(mapped));
-                    LabEvent::MappingRemoved { protocol, internal: internal.into(), external, reason }
-                }
-            };
-            self.record(now_ns, Some(name.clone()), event);
-        }
-        self.notes = notes;
-    }
-
-    fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
+    pub(super) fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
         let fate = attachment.cross(true, now_ns, packet.freight());
+        self.sample_queue(now_ns, from, true);
         match fate {
             Ok(passage) => self.come_out(now_ns, from, packet, stop, passage),
             Err(rule) => {
@@ -184,6 +168,7 @@ impl Engine {
     fn downlink(&mut self, now_ns: u64, to: Owner, packet: Packet) {
         let attachment = self.attachment(to);
         let fate = attachment.cross(false, now_ns, packet.freight());
+        self.sample_queue(now_ns, to, false);
         match fate {
             Ok(passage) => self.come_out(now_ns, to, packet, Stop::Owner(to), passage),
             Err(rule) => {
@@ -215,7 +200,7 @@ impl Engine {
         self.queue.push(passage.at_ns, Event::Packet(packet, stop));
     }
 
-    fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
+    pub(super) fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
         let destination = packet.destination.ip();
         let hop = move |engine: &mut Self| match place {
             Place::Internet => (None, "internet".to_owned()),
@@ -232,75 +217,15 @@ impl Engine {
                 self.downlink(now_ns, owner, packet);
             }
             (None, Place::Lan(nat)) if !self.nat(nat).has_in_lan(destination) => self.leave_lan(now_ns, nat, packet),
+            (None, Place::Lan(nat)) if self.nat(nat).state.listens_at().is_some_and(|at| at == destination) => {
+                self.ask_nat(now_ns, nat, packet);
+            }
             (None, _) => self.drop_packet(now_ns, &packet, hop, &Rule::NoHost(destination)),
         }
     }
 
-    fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        if self.nat(id).rebooting > 0 {
-            return self.drop_at_nat(now_ns, id, &packet, &Rule::NatReboots);
-        }
-        if let Some(firewall) = &mut self.nats[id.0 as usize].firewall
-            && let Err(rule) = firewall.outbound(now_ns, &packet)
-        {
-            return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
-        }
-        let Some(mut seen) = packet.ipv4() else { return self.leave_lan6(now_ns, id, packet) };
-        let Self { nats, notes, .. } = self;
-        let nat = &mut nats[id.0 as usize];
-        let fate = nat.state.outbound(now_ns, &mut seen, &mut nat.rng, notes);
-        (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
-        self.apply_notes(now_ns, id);
-        match fate {
-            Ok(hairpin) => {
-                self.translated(now_ns, id, &packet);
-                if hairpin {
-                    self.enter_lan(now_ns, id, packet);
-                } else {
-                    self.uplink(now_ns, Owner::Nat(id), packet);
-                }
-            }
-            Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
-        }
-    }
-
-    /// A router forwards IPv6 as it is.
-    fn leave_lan6(&mut self, now_ns: u64, id: NatId, packet: Packet) {
-        if self.nat(id).lan6.is_none() {
-            return self.drop_at_nat(now_ns, id, &packet, &Rule::NoIpv6);
-        }
-        self.uplink(now_ns, Owner::Nat(id), packet);
-    }
-
-    fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        if self.nat(id).rebooting > 0 {
-            return self.drop_at_nat(now_ns, id, &packet, &Rule::NatReboots);
-        }
-        let Some(mut seen) = packet.ipv4() else { return self.pass_into_lan(now_ns, id, packet) };
-        let Self { nats, notes, .. } = self;
-        let fate = nats[id.0 as usize].state.inbound(now_ns, &mut seen, notes);
-        (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
-        self.apply_notes(now_ns, id);
-        match fate {
-            Ok(()) => {
-                self.translated(now_ns, id, &packet);
-                self.pass_into_lan(now_ns, id, packet);
-            }
-            Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
-        }
-    }
-
-    /// The firewall of a NAT or router sees the addresses of the inside.
-    fn pass_into_lan(&mut self, now_ns: u64, id: NatId, packet: Packet) {
-        if let Some(firewall) = &mut self.nats[id.0 as usize].firewall
-            && let Err(rule) = firewall.inbound(now_ns, &packet)
-        {
-            return self.drop_at_firewall(now_ns, Owner::Nat(id), &packet, rule);
-        }
-        self.in_network(now_ns, Place::Lan(id), packet);
-    }
-
     fn deliver(&mut self, now_ns: u64, id: HostId, packet: Packet) {
+        self.sight_at_host(now_ns, id, Direction::In, &packet);
         let seed = self.seed;
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);
@@ -358,7 +283,7 @@ impl Engine {
 
     /// The host that a packet will come to, filters aside.
     fn final_host(&self, mut owner: Owner, packet: &Packet) -> Option<HostId> {
-        let (protocol, mut port) = (packet.protocol(), packet.destination.port());
+        let mut headers = packet.headers();
         loop {
             match owner {
                 Owner::Host(host) => return Some(host),
@@ -366,9 +291,9 @@ impl Engine {
                     owner = self.owner(Place::Lan(nat), packet.destination.ip())?;
                 }
                 Owner::Nat(nat) => {
-                    let internal = self.nat(nat).state.internal(Mapped { protocol, port })?;
-                    port = internal.port();
-                    owner = self.owner(Place::Lan(nat), IpAddr::V4(*internal.ip()))?;
+                    let headers = headers.as_mut()?;
+                    headers.destination = self.nat(nat).state.internal(headers)?;
+                    owner = self.owner(Place::Lan(nat), IpAddr::V4(*headers.destination.ip()))?;
                 }
             }
         }
@@ -387,7 +312,7 @@ impl Engine {
         (*found == place && network.contains(&ip)).then_some(Owner::Nat(*nat))
     }
 
-    fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
+    pub(super) fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
         if self.observed {
             let event = LabEvent::PacketTranslated {
                 packet: packet.id,
@@ -407,7 +332,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
+    pub(super) fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
         let hop = |engine: &mut Self| {
             let name = engine.nat(nat).name.clone();
             (Some(name.clone()), format!("nat {name}"))
@@ -415,7 +340,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_at_firewall(&mut self, now_ns: u64, owner: Owner, packet: &Packet, rule: FirewallRule) {
+    pub(super) fn drop_at_firewall(&mut self, now_ns: u64, owner: Owner, packet: &Packet, rule: FirewallRule) {
         let hop = |engine: &mut Self| {
             let name = engine.name(owner);
             (Some(name.clone()), format!("firewall of {name}"))
@@ -423,7 +348,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, &Rule::Firewall(rule));
     }
 
-    fn drop_packet(
+    pub(super) fn drop_packet(
         &mut self,
         now_ns: u64,
         packet: &Packet,

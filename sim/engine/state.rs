@@ -8,6 +8,7 @@ use std::task::Waker;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::address::Addresses;
+use super::capture::Watch;
 use super::fault::Ongoing;
 use super::hop::{FirewallState, Mapped, NatState, Note};
 use super::host::Host;
@@ -63,6 +64,8 @@ pub(crate) struct Engine {
     pub(crate) packets: u64,
     /// Whether anybody reads the records.
     pub(crate) observed: bool,
+    /// What is shown besides.
+    pub(crate) watch: Watch,
     /// What the observers have not seen yet.
     pub(crate) records: Vec<Record>,
     /// Whom to wake, once the clock says the time of what happened.
@@ -150,7 +153,7 @@ impl Engine {
     /// Lets a NAT forget its mappings.
     pub(crate) fn rebind(&mut self, now_ns: u64, nat: NatId) {
         let Self { nats, notes, .. } = self;
-        nats[nat.0 as usize].state.rebind(notes);
+        nats[nat.0 as usize].state.rebind(now_ns, notes);
         self.apply_notes(now_ns, nat);
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::address::Addresses;
+use super::capture::Watch;
 use super::hop::{FirewallState, LinkState, NatState};
 use super::host::Host;
 use super::packet::HostId;
@@ -153,6 +154,7 @@ pub(crate) fn build(
         links: links.clone(),
         packets: 0,
         observed: false,
+        watch: Watch::default(),
         records: Vec::new(),
         wakers: Vec::new(),
         notes: Vec::new(),
@@ -177,14 +179,22 @@ impl Builder<'_> {
     fn nat(&mut self, name: &Name, nat: &Nat) -> Result<NatNode, SimError> {
         let user = format!("nat {name}");
         let attachment = self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), nat.address)?;
+        let public = match nat.one_to_one.is_empty() {
+            true => nat.addresses().collect(),
+            false => nat.one_to_one.values().copied().collect::<Vec<_>>(),
+        };
         let owner = Owner::Nat(self.nat_ids[name]);
-        claim(&mut self.addresses4, attachment.place, nat.address, owner, user)?;
+        for address in public {
+            self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), address)?;
+            claim(&mut self.addresses4, attachment.place, address, owner, user.clone())?;
+        }
         let rng = seed::stream(self.seed, &["nat", name]);
+        let state = NatState::new(nat, |purpose| seed::stream(self.seed, &["nat", name, purpose]));
         Ok(NatNode {
             name: name.clone(),
             lan: nat.lan,
             lan6: nat.lan6,
-            state: NatState::new(nat),
+            state,
             firewall: nat.firewall.as_ref().map(FirewallState::new),
             rng,
             rebooting: 0,
@@ -249,6 +259,7 @@ impl Builder<'_> {
                 None => format!("link of {name}, {direction}"),
                 Some(link) => format!("link {link} of {name}, {direction}"),
             },
+            sample_due_ns: 0,
         };
         Ok(Attachment::new(place, line("up"), line("down")))
     }

@@ -1,6 +1,7 @@
 //! The hand that moves things in a running simulation: hosts, tasks, faults, and the event stream.
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use grenache::net::Net;
 
 use super::network::{HostHandle, SimNetwork};
 use super::packet::HostId;
+use super::route::Place;
 use super::shared::Shared;
 use super::state::Engine;
 use crate::event::{Event, LabEvent};
@@ -150,12 +152,13 @@ impl World {
     /// Where a name is not defined; where a node moves to an address that is taken, or not of the network.
     pub fn begin(&self, kind: &FaultKind) -> FaultId {
         self.record(None, Event::Lab(LabEvent::FaultBegan { fault: kind.to_string() }));
+        let starts = matches!(kind, FaultKind::Restart(node) if !self.is_up(node));
         let fault = self.apply(kind);
         self.shared.with(|engine, _| engine.fault_words.insert(fault.0, kind.to_string()));
         if let FaultKind::GrapeOutage(node) = kind {
             self.shared.programs.stop(self, node, fault.0);
         }
-        if let FaultKind::Restart(node) = kind {
+        if let (FaultKind::Restart(node), true) = (kind, starts) {
             self.shared.programs.start(self, node);
         }
         fault
@@ -181,9 +184,21 @@ impl World {
         FaultId(fault)
     }
 
-    /// Ends a fault without a word.
-    pub(crate) fn lift(&self, fault: FaultId) {
-        self.shared.with(|engine, now_ns| engine.end_fault(now_ns, fault.0));
+    /// Ends a fault without a word; gives the node that this starts.
+    pub(crate) fn lift(&self, fault: FaultId) -> Option<Name> {
+        self.shared.with(|engine, now_ns| engine.end_fault(now_ns, fault.0))
+    }
+
+    /// Where a node reaches the NAT that it is behind, to ask it for forwards ([`crate::probe::forward`]); `None` where
+    /// it is behind none, or that one forwards nothing on request.
+    ///
+    /// # Panics
+    /// Where there is no such node.
+    pub fn gateway(&self, node: &str) -> Option<Ipv4Addr> {
+        self.shared.with(|engine, _| match engine.host(host_id(engine, node)).attachment.place {
+            Place::Lan(nat) => engine.nat(nat).state.listens_at(),
+            Place::Internet => None,
+        })
     }
 
     /// Appends an event to the stream, with the current time.

@@ -1,4 +1,4 @@
-//! `events.jsonl`: each event of a run as a line of JSON, and the comparison of two such logs.
+//! `events.jsonl`: each event of a run as a line of JSON.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -41,9 +41,9 @@ impl<W: Write> EventLog<W> {
         Self { out: BufWriter::new(out), line: Vec::new(), error: None }
     }
 
-    /// Writes an event.
+    /// Writes an event; samples are left out.
     pub fn write(&mut self, record: &Record) {
-        if self.error.is_some() {
+        if self.error.is_some() || record.is_sample() {
             return;
         }
         encode(record, &mut self.line);
@@ -63,73 +63,10 @@ impl<W: Write> EventLog<W> {
 }
 
 /// A record as a line of JSON, with its newline.
-fn encode(record: &Record, line: &mut Vec<u8>) {
+pub(super) fn encode(record: &Record, line: &mut Vec<u8>) {
     line.clear();
     serde_json::to_writer(&mut *line, record).expect("records are plain data, which JSON can hold");
     line.push(b'\n');
-}
-
-/// Compares the events of a run with the log of an earlier run, as they happen.
-#[derive(Debug)]
-pub struct Comparison {
-    earlier: Vec<u8>,
-    read: usize,
-    events: usize,
-    line: Vec<u8>,
-    difference: Option<Difference>,
-}
-
-/// Where two runs of the same file and seed part.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
-    /// The number of the first event that differs, from 1: its line in `events.jsonl`.
-    pub event: usize,
-    /// The first run's line; `None` where it has ended.
-    pub first: Option<String>,
-    /// The second run's line; `None` where it has ended.
-    pub second: Option<String>,
-}
-
-impl Comparison {
-    /// Compares with `earlier`, the bytes of an event log.
-    pub fn new(earlier: Vec<u8>) -> Self {
-        Self { earlier, read: 0, events: 0, line: Vec::new(), difference: None }
-    }
-
-    /// Compares the next event.
-    pub fn observe(&mut self, record: &Record) {
-        if self.difference.is_some() {
-            return;
-        }
-        self.events += 1;
-        encode(record, &mut self.line);
-        let expected = self.next_line();
-        if expected != self.line {
-            self.difference = Some(Difference { event: self.events, first: text(expected), second: text(&self.line) });
-        }
-        self.read += expected_len(&self.earlier[self.read..]);
-    }
-
-    /// Where the runs part; `None` where they are the same to the end.
-    pub fn finish(self) -> Option<Difference> {
-        let rest = text(self.next_line());
-        self.difference
-            .or_else(|| rest.map(|line| Difference { event: self.events + 1, first: Some(line), second: None }))
-    }
-
-    fn next_line(&self) -> &[u8] {
-        let rest = &self.earlier[self.read..];
-        &rest[..expected_len(rest)]
-    }
-}
-
-/// The length of the first line, with its newline.
-fn expected_len(rest: &[u8]) -> usize {
-    rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |newline| newline + 1)
-}
-
-fn text(line: &[u8]) -> Option<String> {
-    if line.is_empty() { None } else { Some(String::from_utf8_lossy(line).trim_end().to_owned()) }
 }
 
 #[cfg(test)]
@@ -149,14 +86,6 @@ mod tests {
         log.finish().expect("a Vec takes all")
     }
 
-    fn compare(first: &[u64], second: &[u64]) -> Option<Difference> {
-        let mut comparison = Comparison::new(log(first));
-        for at in second {
-            comparison.observe(&record(*at));
-        }
-        comparison.finish()
-    }
-
     #[test]
     fn an_event_is_a_line_of_json() {
         let text = String::from_utf8(log(&[0, 1_500_000_000])).expect("JSON is UTF-8");
@@ -165,28 +94,6 @@ mod tests {
             "{\"at_ns\":0,\"at\":\"server\",\"event\":\"node-started\"}\n\
              {\"at_ns\":1500000000,\"at\":\"server\",\"event\":\"node-started\"}\n"
         );
-    }
-
-    #[test]
-    fn equal_runs_have_no_difference() {
-        assert_eq!(compare(&[], &[]), None);
-        assert_eq!(compare(&[1, 2, 3], &[1, 2, 3]), None);
-    }
-
-    #[test]
-    fn the_first_difference_is_told() {
-        let differ = compare(&[1, 2, 3], &[1, 7, 8]).expect("they differ");
-        assert_eq!(differ.event, 2);
-        assert!(differ.first.is_some_and(|line| line.contains("\"at_ns\":2,")));
-        assert!(differ.second.is_some_and(|line| line.contains("\"at_ns\":7,")));
-    }
-
-    #[test]
-    fn a_run_that_ends_early_differs() {
-        let shorter = compare(&[1, 2], &[1]).expect("they differ");
-        assert_eq!((shorter.event, shorter.second), (2, None));
-        let longer = compare(&[1], &[1, 2]).expect("they differ");
-        assert_eq!((longer.event, longer.first), (2, None));
     }
 
     #[test]

@@ -95,10 +95,13 @@ impl Run {
             }
             RunResult::Panicked(message) => story.push(format!("panicked, which is a bug: {message}")),
             RunResult::Nondeterministic(difference) => {
-                let ended = "the run has ended";
                 story.push(format!("two runs of the same seed differ from event {} on:", difference.event));
-                story.push(format!("  first   {}", difference.first.as_deref().unwrap_or(ended)));
-                story.push(format!("  second  {}", difference.second.as_deref().unwrap_or(ended)));
+                story.extend(difference.before.iter().map(|line| format!("  both    {line}")));
+                story.extend(difference.first.iter().map(|line| format!("  first   {line}")));
+                story.extend(difference.second.iter().map(|line| format!("  second  {line}")));
+                // The last events of one of them may be much later.
+                story.push(format!("run it again:  {}", self.replay));
+                return story;
             }
         }
         if !self.trail.is_empty() {
@@ -107,6 +110,15 @@ impl Run {
         }
         story.push(format!("run it again:  {}", self.replay));
         story
+    }
+
+    /// What decided each expectation and when, in lines; nothing for a run that did not come to its end.
+    pub fn explanation(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let RunResult::Done(outcome) = &self.result {
+            self.tell_outcome(outcome, &mut lines);
+        }
+        lines
     }
 
     fn tell_outcome(&self, outcome: &Outcome, story: &mut Vec<String>) {
@@ -193,20 +205,22 @@ mod tests {
 
     #[test]
     fn a_nondeterminism_shows_both_events() {
-        let difference = Difference { event: 3, first: Some("{\"at_ns\":1}".to_owned()), second: None };
-        let mut differs = run(RunResult::Nondeterministic(difference));
-        differs.trail.clear();
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        let (before, first, second) = (lines(&[r#"{"at_ns":1}"#]), lines(&[r#"{"at_ns":2}"#]), lines(&["passed"]));
+        let difference = Difference { event: 3, before, first, second };
+        let differs = run(RunResult::Nondeterministic(difference));
         insta::assert_snapshot!(differs.story().join("\n"), @r#"
         two runs of the same seed differ from event 3 on:
-          first   {"at_ns":1}
-          second  the run has ended
+          both    {"at_ns":1}
+          first   {"at_ns":2}
+          second  passed
         run it again:  grenache run --seed 7 scenarios/simple.toml
         "#);
     }
 
     #[test]
     fn each_result_has_its_exit_code() {
-        let difference = Difference { event: 1, first: None, second: None };
+        let difference = Difference { event: 1, before: Vec::new(), first: Vec::new(), second: Vec::new() };
         let cases = [
             (RunResult::Done(outcome(Verdict::Passed)), 0, "passed"),
             (RunResult::Done(outcome(Verdict::Failed)), 1, "failed"),

@@ -8,7 +8,8 @@ use toml::Spanned;
 
 use super::error::Problems;
 use super::model::{Firewall, Name};
-use super::raw::{Dependence, File, Text};
+use super::nat::raw::Dependence;
+use super::raw::{File, Text};
 use super::topology::{Topology, defined, shared};
 use super::units::{Port, Time};
 

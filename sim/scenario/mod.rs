@@ -17,18 +17,43 @@
 //!
 //! | `[nat.NAME]` | default | |
 //! |---|---|---|
+//! | `kind` | none | a familiar name that sets the keys below: see the next table; further keys override |
 //! | `address` | the next free in 198.51.100.0/24, or in the LAN it is behind | its outer address |
+//! | `addresses` | | several of them, in place of `address`; up to 256 |
 //! | `lan` | `"192.168.1.0/24"` | the network behind it; two NATs may have the same |
 //! | `behind` | the internet | the NAT that it is behind |
 //! | `link` | 1 ms each way and nothing else | its uplink |
 //! | `mapping` | `"endpoint-independent"` | or `"address-dependent"`, `"address-and-port-dependent"` (RFC 4787, 4.1) |
 //! | `filtering` | `"address-and-port-dependent"` | or `"address-dependent"`, `"endpoint-independent"` (RFC 4787, 5) |
-//! | `ports` | `"preserving"` | or `"contiguous"`, `"random"` (RFC 4787, 4.2.1) |
+//! | `ports` | `"preserving"` | or `"contiguous"`, `"random"`, `"overloading"` (RFC 4787, 4.2.1) |
+//! | `port-range` | `"1024-65535"`, and lower ones where they are preserved | the external ports (RFC 4787, 4.2.1) |
+//! | `keep-port-range` | `false` | ports below 1024 for those below 1024, and only for those (RFC 4787, REQ-3) |
+//! | `parity` | `false` | even ports for even ones, odd ports for odd ones (RFC 4787, 4.2.2) |
+//! | `pooling` | `"paired"` | an address for each host; or `"arbitrary"`, one for each mapping (RFC 4787, 4.1); needs `addresses` |
 //! | `udp-timeout` | `"120s"` | how long a mapping lives unused (RFC 4787, 4.3) |
-//! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
+//! | `tcp-timeout` | `"124min"` | the same of TCP (RFC 5382, 5) |
+//! | `refresh` | `"outbound"` | what uses it; or `"inbound"`, `"both"` (RFC 4787, 4.3) |
+//! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6): `true` or `"external-source"`, `"internal-source"` |
+//! | `mappings-per-host` | as many as there are ports | the most that a host may have (RFC 6888, REQ-4) |
+//! | `when-full` | `"refuse"` | what becomes of a host's next one; or `"replace-oldest"`; needs `mappings-per-host` |
+//! | `port-blocks` | none | `{ size = 256, per-host = 4 }`: a host gets its ports in blocks (RFC 6888, REQ-14); `per-host = 1` |
+//! | `forward` | none | `[{ port = 80, to = "NODE:PORT", protocol = "udp" }]`: ports that are forwarded for ever; or `"IP:PORT"`, `"tcp"` |
+//! | `nat-pmp` | `false` | whether hosts can ask it for forwards (RFC 6886): see the program `"forward"` |
+//! | `forwards-per-host` | 32 | the most of these that a host may have; needs `nat-pmp` |
+//! | `forward-lifetime` | `"2h"` | the longest that one lives without being asked for again; needs `nat-pmp` |
 //! | `lan6` | no IPv6 | the IPv6 network behind it, routed without translation, such as `"2001:db8:1::/64"`; behind another NAT a part of that one's |
 //! | `count` | one | how many of it there are: see populations |
 //! | `firewall` | with `lan6` one for IPv6 alone with every default, else none | a firewall's name, or `"off"`; it sees the addresses of the inside |
+//!
+//! | `kind` | stands for |
+//! |---|---|
+//! | `"full-cone"` | endpoint-independent mapping and filtering |
+//! | `"restricted-cone"` | endpoint-independent mapping, address-dependent filtering |
+//! | `"port-restricted-cone"` | endpoint-independent mapping, address-and-port-dependent filtering |
+//! | `"symmetric"` | address-and-port-dependent mapping and filtering, random ports |
+//! | `"port-preserving-symmetric"` | the same with preserved ports |
+//! | `"cgn"` | a carrier's as RFC 6888 asks for: LAN 100.64.0.0/10, full cone, random ports in up to 4 blocks of 256 for each host, up to 1024 mappings for each, hairpinning |
+//! | `"one-to-one"` | an outer address for each host behind it, in the file's order, and no mappings: nothing of ports, lifetimes and limits applies |
 //!
 //! | `[link.NAME]` | default | |
 //! |---|---|---|
@@ -37,6 +62,19 @@
 //! | `loss` | `"0%"` | of packets, each on its own |
 //! | `rate` | none | bits a second |
 //! | `queue` | `"256 KiB"` | what waits for the rate; needs `rate` |
+//! | `distribution` | `"uniform"` | of the latency: or `"normal"`, with `jitter` as its standard deviation; none is below 0 |
+//! | `trace` | none | recorded latencies, added to `latency` one packet after the other: `["20ms", "35ms"]`, or the name of a file beside this one with one a line |
+//! | `reordering` | `true` | whether packets may overtake each other |
+//! | `burst-loss` | none | loss in bursts (Gilbert–Elliott), for each packet: `{ enter = "1%", leave = "25%", good = "0%", bad = "100%" }` |
+//! | `lose` | none | packets that are lost, by their place among those that enter a direction: `["3", "10-12"]` |
+//! | `duplicate` | `"0%"` | of packets, that arrive twice |
+//! | `corrupt` | `"0%"` | of packets, in which a bit is flipped |
+//! | `checksums` | `true` | whether receivers drop what is corrupt; else a corrupt UDP payload is delivered |
+//! | `discipline` | `"drop-tail"` | or `"codel"` (RFC 8289); needs `rate` |
+//! | `burst` | `"0 B"` | what may go out at once after a pause: a token bucket's depth; needs `rate` |
+//! | `mtu` | `"1500 B"` | the largest IP packet, from 68 B |
+//! | `fragments` | `false` | whether an IPv4 packet larger than the `mtu` goes in fragments; else it is dropped |
+//! | `up`, `down` | this link | the name of the link that packets to the network, or from it, go over instead |
 //!
 //! | `[node.NAME]` | default | |
 //! |---|---|---|
@@ -71,6 +109,9 @@
 //! | `"broker"` | `service` required; `port = 0` (any); `alternate-port`, none (peers learn from it what their NATs do); `relay = false` |
 //! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"`, and with it `connect = false`; `ipv6 = false` (whether its socket is for both kinds of addresses) |
 //! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), `at = "NODE:PORT"` (or `"IP:PORT"`, `"[IPv6]:PORT"`: no lookup, and no Grape is needed), or `broker = "SERVICE"`, and with it `connect = false`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//! | `"stun-server"` | `port = 3478`; `alternate-port = 3479`; `partner`, the node with the server that answers from another address (RFC 5780) |
+//! | `"nat-probe"` | `server = "NODE:PORT"` required, a STUN server with a partner; `longest-lifetime`, how long to wait for the end of a mapping, none; `mapping`, `filtering`, `ports`, what must be found, as under `[nat.NAME]` |
+//! | `"forward"` | `port` required, to be forwarded by the NAT that the node is behind; `external-port`, the same; `protocol = "udp"`; `lifetime = "2h"`, asked for again and again |
 //!
 //! A Grape's `kind` swaps the original's in: `"node"` is the npm package grenache-grape on Node.js as a process
 //! ([`crate::grapes::node`] says where it is looked for), `"container"` is the same in a container. Both need
@@ -202,9 +243,13 @@ mod error;
 mod expectation;
 pub(crate) mod fault;
 mod firewall;
+mod flat;
+mod link;
 pub mod model;
+mod nat;
 mod offers;
 mod population;
+mod probing;
 mod program;
 mod raw;
 mod read;
@@ -215,6 +260,7 @@ mod topology;
 mod units;
 
 pub use error::{LoadError, Problem};
+pub use flat::flat;
 pub use model::Scenario;
 pub use schema::schema;
 

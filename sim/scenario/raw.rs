@@ -9,10 +9,10 @@ use toml::Spanned;
 
 use super::fault::table::FaultTable;
 use super::firewall::FirewallTable;
-use super::units::{
-    Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
-    Size, Time,
-};
+use super::link::LinkTable;
+use super::nat::NatTable;
+use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
+use super::units::{Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Port, PortOrAny, Seed, Time};
 use crate::scenario::draw::Behind;
 use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
@@ -48,72 +48,6 @@ pub(super) struct Head {
     pub(super) uplink: Option<Text>,
 }
 
-/// `[nat.NAME]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct NatTable {
-    pub(super) address: Option<Spanned<Address>>,
-    pub(super) lan: Option<Spanned<Lan>>,
-    pub(super) behind: Option<Text>,
-    pub(super) link: Option<Text>,
-    pub(super) mapping: Option<Dependence>,
-    pub(super) filtering: Option<Dependence>,
-    pub(super) ports: Option<PortAssignment>,
-    pub(super) udp_timeout: Option<Spanned<Time>>,
-    pub(super) hairpinning: Option<bool>,
-    pub(super) lan6: Option<Spanned<Lan6>>,
-    pub(super) firewall: Option<Text>,
-}
-
-/// RFC 4787's words for what a mapping or a filter depends on.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Dependence {
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
-}
-
-impl From<Dependence> for model::Dependence {
-    fn from(raw: Dependence) -> Self {
-        match raw {
-            Dependence::EndpointIndependent => Self::EndpointIndependent,
-            Dependence::AddressDependent => Self::AddressDependent,
-            Dependence::AddressAndPortDependent => Self::AddressAndPortDependent,
-        }
-    }
-}
-
-/// How external ports are picked.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum PortAssignment {
-    Preserving,
-    Contiguous,
-    Random,
-}
-
-impl From<PortAssignment> for model::PortAssignment {
-    fn from(raw: PortAssignment) -> Self {
-        match raw {
-            PortAssignment::Preserving => Self::Preserving,
-            PortAssignment::Contiguous => Self::Contiguous,
-            PortAssignment::Random => Self::Random,
-        }
-    }
-}
-
-/// `[link.NAME]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct LinkTable {
-    pub(super) latency: Option<Spanned<Time>>,
-    pub(super) jitter: Option<Spanned<Time>>,
-    pub(super) loss: Option<Percentage>,
-    pub(super) rate: Option<Spanned<Rate>>,
-    pub(super) queue: Option<Spanned<Size>>,
-}
-
 /// `[node.NAME]`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -134,11 +68,15 @@ pub(super) enum ProgramTable {
     Broker(BrokerTable),
     Worker(WorkerTable),
     Client(ClientTable),
+    StunServer(StunServerTable),
+    NatProbe(NatProbeTable),
+    Forward(ForwardTable),
 }
 
 impl ProgramTable {
     /// What `run` can be.
-    pub(super) const KINDS: &[&str] = &["grape", "announce", "lookup", "broker", "worker", "client"];
+    pub(super) const KINDS: &[&str] =
+        &["grape", "announce", "lookup", "broker", "worker", "client", "stun-server", "nat-probe", "forward"];
 
     pub(super) fn node(&self) -> &Text {
         match self {
@@ -148,6 +86,9 @@ impl ProgramTable {
             Self::Broker(table) => &table.node,
             Self::Worker(table) => &table.node,
             Self::Client(table) => &table.node,
+            Self::StunServer(table) => &table.node,
+            Self::NatProbe(table) => &table.node,
+            Self::Forward(table) => &table.node,
         }
     }
 
@@ -159,6 +100,9 @@ impl ProgramTable {
             Self::Broker(table) => table.start.as_ref(),
             Self::Worker(table) => table.start.as_ref(),
             Self::Client(table) => table.start.as_ref(),
+            Self::StunServer(table) => table.start.as_ref(),
+            Self::NatProbe(table) => table.start.as_ref(),
+            Self::Forward(table) => table.start.as_ref(),
         }
     }
 }

@@ -92,6 +92,11 @@ pub(super) fn read(problems: &mut Problems, path: &Path) -> Result<File, LoadErr
     if let Some(head) = table::<Head>(problems, Spanned::new(0..0, DeValue::Table(head))) {
         file.head = head;
     }
+    if file.head.within.is_none() {
+        for expect in file.expects.iter().filter(|expect| expect.get_ref().within.is_none()) {
+            problems.add(expect.span(), "the key `within` is missing");
+        }
+    }
     problems.check()?;
     file.populations = populations;
     Ok(file)
@@ -204,6 +209,9 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
         Some("broker") => table(problems, value).map(ProgramTable::Broker),
         Some("worker") => table(problems, value).map(ProgramTable::Worker),
         Some("client") => table(problems, value).map(ProgramTable::Client),
+        Some("stun-server") => table(problems, value).map(ProgramTable::StunServer),
+        Some("nat-probe") => table(problems, value).map(ProgramTable::NatProbe),
+        Some("forward") => table(problems, value).map(ProgramTable::Forward),
         Some(other) => {
             let help = suggestion("programs", other, ProgramTable::KINDS);
             problems.add(run.span(), format!("there is no program `{other}`")).help(help).label("not a program");
@@ -262,7 +270,7 @@ fn table<'i, T: Deserialize<'i>>(problems: &mut Problems, value: Entry<'i>) -> O
 const PER_DESTINATION: &str = "address-and-port-dependent";
 
 /// serde's message in this file format's words: a message, and what to do.
-fn in_words(message: &str) -> (String, Option<String>) {
+pub(super) fn in_words(message: &str) -> (String, Option<String>) {
     let message = message.trim_end();
     if let Some((got, allowed)) = refused(message, "unknown field ") {
         return (format!("unknown key `{got}`"), Some(suggestion("allowed here", got, &allowed)));

@@ -14,7 +14,7 @@ use super::error::{Problems, suggestion};
 use super::read::{Entry, LISTS, parse};
 
 /// The tables of named tables.
-const NAMED: [&str; 4] = ["nat", "link", "node", "firewall"];
+pub(super) const NAMED: [&str; 4] = ["nat", "link", "node", "firewall"];
 
 /// How many files may extend each other in a row.
 const MAX_DEPTH: usize = 8;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -62,6 +63,14 @@ pub(super) struct Skew(pub(super) i64);
 /// What a clock gains, in microseconds a second: `"100ppm"`, `"-20ppm"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Drift(pub(super) i64);
+
+/// Ports from one to another: `"20000-29999"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PortRange(pub(super) RangeInclusive<u16>);
+
+/// Places in a series, the first of which is 1: `"3"`, `"10-12"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Places(pub(super) u64, pub(super) u64);
 
 /// An IPv6 address: `"2001:db8::1"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -244,6 +253,45 @@ impl Text for Drift {
     }
 }
 
+impl Text for PortRange {
+    const WHAT: &'static str = "a range of ports";
+    const EXAMPLE: &'static str = "20000-29999";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        let (low, high) = text.split_once('-').ok_or_else(|| not_one::<Self>(text))?;
+        match (port(low), port(high)) {
+            (Some(low), Some(high)) if low <= high => Ok(Self(low..=high)),
+            (Some(low), Some(high)) => Err(format!("`{text}` is no range: {low} is above {high}")),
+            _ => Err(not_one::<Self>(text)),
+        }
+    }
+}
+
+impl Text for Places {
+    const WHAT: &'static str = "a packet's place";
+    const EXAMPLE: &'static str = "10-12";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let place = |text: &str| text.parse::<u64>().ok().filter(|place| *place > 0);
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (place(first), place(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self(first, last)),
+            (Some(first), Some(last)) => Err(format!("`{text}` is no range: {first} is above {last}")),
+            _ => Err(format!("{}: the first packet is 1", not_one::<Self>(text))),
+        }
+    }
+}
+
+impl Time {
+    /// Reads a duration that stands outside of a scenario file.
+    pub(super) fn read(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+}
+
 impl Text for Address6 {
     const WHAT: &'static str = "an IPv6 address";
     const EXAMPLE: &'static str = "2001:db8::1";
@@ -377,7 +425,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Time Percentage Rate Size Address Lan Endpoint Address6 Lan6 AnyEndpoint Skew Drift);
+read_as_text!(Time Percentage Rate Size Address Lan Endpoint Address6 Lan6 AnyEndpoint Skew Drift PortRange Places);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -513,7 +561,7 @@ mod tests {
                 let _ = (Time::parse(&text), Percentage::parse(&text), Rate::parse(&text), Size::parse(&text));
                 let _ = (Address::parse(&text), Lan::parse(&text), Endpoint::parse(&text));
                 let _ = (Address6::parse(&text), Lan6::parse(&text), AnyEndpoint::parse(&text));
-                let _ = (Skew::parse(&text), Drift::parse(&text));
+                let _ = (Skew::parse(&text), Drift::parse(&text), Places::parse(&text));
             }
         }
 

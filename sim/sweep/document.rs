@@ -12,7 +12,6 @@
 //!
 //! A value is written as in the file; a text may go without its quotes. A key of a table that is there need not be.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -75,7 +74,7 @@ impl Document {
     /// As [`scenario::load`].
     pub fn load(path: &Path) -> Result<Self, LoadError> {
         scenario::load(path)?;
-        let text = fs::read_to_string(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+        let text = scenario::flat(path)?;
         let edited = text.parse().unwrap_or_else(|_| DocumentMut::new());
         Ok(Self { path: path.to_owned(), text, edited, set: Vec::new() })
     }
@@ -85,7 +84,7 @@ impl Document {
         &self.path
     }
 
-    /// The file's text as it was read.
+    /// The file's text; where it extends others, that of one file that is the same.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -123,7 +122,7 @@ impl Document {
     pub fn scenario(&self) -> Result<Scenario, LoadError> {
         let file = self.path.display().to_string();
         if self.set.is_empty() {
-            return scenario::parse(&file, &self.text);
+            return scenario::load(&self.path);
         }
         let set: Vec<String> = self.set.iter().map(|(key, value)| format!("{key}={value}")).collect();
         scenario::parse_at(&self.path, &format!("{file} with {}", set.join(" ")), &self.edited.to_string())

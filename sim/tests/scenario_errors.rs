@@ -716,7 +716,7 @@ fn an_error_in_a_line_has_its_place() {
         .expect_err("two mistakes");
     assert_snapshot!(error, @r"
     some/file.toml:2:3: unknown key `adress`
-    some/file.toml:4:10: expected a text in quotes, found integer `1`
+    some/file.toml:4:10: expected a NAT's name in quotes, or a table of NATs with their shares, found integer `1`
     ");
 }
 

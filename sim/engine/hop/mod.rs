@@ -8,12 +8,12 @@ mod link;
 mod nat;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 pub(crate) use firewall::{FirewallRule, FirewallState};
 pub(crate) use link::{Damage, Freight, LinkState, Passage};
-pub(crate) use nat::{Mapped, NatState, Note};
+pub(crate) use nat::{Headers, Mapped, NatState, Note, PMP_PORT};
 
 use super::packet::MTU;
 use crate::scenario::model::Dependence;
@@ -67,6 +67,14 @@ pub(crate) enum Rule {
     Firewall(FirewallRule),
     /// The receiving host is down.
     HostDown,
+    /// Another host behind the NAT has sent there from the overloaded port.
+    PortOverloaded { port: u16, remote: SocketAddrV4 },
+    /// The host has as many of the NAT's mappings as it may.
+    TooManyMappings(u32),
+    /// The host's blocks of ports, which are as many as it may have, are full.
+    BlocksFull(u16),
+    /// The NAT translates addresses one to one, and has none for this host.
+    NoPublicAddress,
 }
 
 impl fmt::Display for Rule {
@@ -104,6 +112,10 @@ impl fmt::Display for Rule {
             Self::Moved(address) => write!(f, "host is no longer at {address}"),
             Self::Firewall(rule) => rule.fmt(f),
             Self::HostDown => f.write_str("host is down"),
+            Self::PortOverloaded { port, remote } => write!(f, "another host has sent from port {port} to {remote}"),
+            Self::TooManyMappings(limit) => write!(f, "limit of {limit} mappings per host"),
+            Self::BlocksFull(blocks) => write!(f, "no free port in the host's {blocks} blocks"),
+            Self::NoPublicAddress => f.write_str("no public address for this host"),
         }
     }
 }

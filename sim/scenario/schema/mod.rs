@@ -10,9 +10,10 @@ use serde_json::{Map, Value, json};
 use super::expectation::table::ExpectTable;
 use super::fault::table::FaultTable;
 use super::firewall::FirewallTable;
-use super::raw::{
-    AnnounceTable, BrokerTable, ClientTable, GrapeTable, Head, LinkTable, LookupTable, NatTable, NodeTable, WorkerTable,
-};
+use super::link::LinkTable;
+use super::nat::NatTable;
+use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
+use super::raw::{AnnounceTable, BrokerTable, ClientTable, GrapeTable, Head, LookupTable, NodeTable, WorkerTable};
 
 mod docs;
 mod trace;
@@ -61,6 +62,9 @@ pub fn schema() -> String {
         ("broker", builder.table::<BrokerTable>("broker")),
         ("worker", builder.table::<WorkerTable>("worker")),
         ("client", builder.table::<ClientTable>("client")),
+        ("stun-server", builder.table::<StunServerTable>("stun-server")),
+        ("nat-probe", builder.table::<NatProbeTable>("nat-probe")),
+        ("forward", builder.table::<ForwardTable>("forward")),
     ];
     for (run, table) in &programs {
         builder.add_property(table, "run", json!({ "const": run, "description": builder.docs.of("run", run) }));
@@ -127,7 +131,8 @@ impl Builder {
                 let keys = required.iter().filter(|key| *key != left_out);
                 keys.map(|key| (key.clone(), values::example(&self.definitions[name]["properties"][key]))).collect()
             };
-            let needed = |key: &str| toml::Table::try_from(example(key)).is_ok_and(|t| t.try_into::<T>().is_err());
+            let text = |left_out: &str| toml::to_string(&example(left_out)).unwrap_or_default();
+            let needed = |key: &str| toml::from_str::<T>(&text(key)).is_err();
             let required: Vec<Value> = required.iter().filter(|key| needed(key)).map(|key| json!(key)).collect();
             self.definitions[name]["required"] = json!(required);
         }

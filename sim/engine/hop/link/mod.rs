@@ -165,7 +165,6 @@ impl LinkState {
     }
 
     /// What waits for the rate, and how long until all of it is on the line; `None` where there is no rate.
-    #[expect(dead_code, reason = "for pictures")]
     pub(crate) fn queued(&self, now_ns: u64) -> Option<(usize, u64)> {
         let now = i64::try_from(now_ns).unwrap_or(i64::MAX);
         let wait_ns = u64::try_from(self.busy_until_ns.saturating_sub(now)).unwrap_or(0);

@@ -4,29 +4,29 @@ use std::time::Duration;
 
 use super::*;
 
-const MS: u64 = 1_000_000;
+pub(super) const MS: u64 = 1_000_000;
 
-fn link() -> Link {
+pub(super) fn link() -> Link {
     Link { latency: Duration::from_millis(20), ..Link::default() }
 }
 
 /// One direction of a link, with what it draws from.
-struct Rig {
+pub(super) struct Rig {
     state: LinkState,
     rng: Rng,
 }
 
-fn state(link: &Link) -> Rig {
+pub(super) fn state(link: &Link) -> Rig {
     Rig { state: LinkState::new(link, true, |drawn| seed::stream(7, &["link", drawn])), rng: rng() }
 }
 
 impl Rig {
     /// When an IPv4 packet comes out.
-    fn enter(&mut self, now_ns: u64, bytes: usize) -> Result<u64, Rule> {
+    pub(super) fn enter(&mut self, now_ns: u64, bytes: usize) -> Result<u64, Rule> {
         self.pass(now_ns, bytes, false).map(|passage| passage.at_ns)
     }
 
-    fn pass(&mut self, now_ns: u64, bytes: usize, is_ipv6: bool) -> Result<Passage, Rule> {
+    pub(super) fn pass(&mut self, now_ns: u64, bytes: usize, is_ipv6: bool) -> Result<Passage, Rule> {
         self.state.on_packet(now_ns, Freight { bytes, is_ipv6 }, &mut self.rng)
     }
 }
