@@ -224,6 +224,21 @@ impl Table {
         }
     }
 
+    /// Panics where the parts of the table do not agree.
+    #[cfg(test)]
+    pub(super) fn assert_consistent(&self) {
+        assert_eq!(self.mappings.len(), self.by_internal.len() + self.forwards.len());
+        let counted: u32 = self.hosts.values().map(|host| host.mappings + host.forwards).sum();
+        assert_eq!(self.mappings.len(), counted as usize);
+        assert_eq!(self.hosts.len(), self.paired.values().sum::<u32>() as usize);
+        for (ip, host) in &self.hosts {
+            let of = |block: &Block| {
+                self.mappings.iter().filter(|(at, of)| block.has(**at) && of.key.internal.ip() == ip).count()
+            };
+            assert!(host.blocks.iter().all(|block| block.used > 0 && of(block) == block.used as usize));
+        }
+    }
+
     /// The host's mapping that is due to end first.
     pub(super) fn oldest_of(&self, host: Ipv4Addr) -> Option<Mapped> {
         let of = |protocol| {

@@ -1,4 +1,5 @@
 mod forwards;
+mod invariants;
 mod limits;
 mod ports;
 mod refresh;
