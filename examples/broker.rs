@@ -18,7 +18,7 @@ use grenache::transport::Endpoint;
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let grape = std::env::args().nth(1).unwrap_or("127.0.0.1:30001".into()).parse()?;
-    let net: Net = Arc::new(HostNetwork::new()?);
+    let net: Net = Arc::new(HostNetwork::new());
     let link = Link::new(&net, LinkConfig::new(grape));
     let endpoint = Endpoint::listen(&net, 0)?;
 

@@ -1,33 +1,34 @@
 //! A bounded map that no single source can have for itself.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
+
+use crate::source::Source;
 
 /// Entries by key; each belongs to the source that touched it last.
 ///
 /// At the limit the entry that was touched longest ago goes, whoever's it is. Only a source that has half of the map or
 /// more takes the room from itself: its own oldest entry goes. So whoever floods the map ends up flooding its own half.
 #[derive(Debug)]
-pub(crate) struct FairMap<K, V, S = Ipv4Addr> {
+pub(crate) struct FairMap<K, V> {
     limit: usize,
-    entries: BTreeMap<K, Entry<V, S>>,
+    entries: BTreeMap<K, Entry<V>>,
     /// By touch, the oldest first.
     order: BTreeMap<u64, K>,
     /// Each source's touches.
-    shares: BTreeMap<S, BTreeSet<u64>>,
+    shares: BTreeMap<Source, BTreeSet<u64>>,
     last: u64,
     evicted: u64,
 }
 
 #[derive(Debug)]
-struct Entry<V, S> {
+struct Entry<V> {
     value: V,
     touched: u64,
-    source: S,
+    source: Source,
 }
 
-impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
+impl<K: Ord + Clone, V> FairMap<K, V> {
     pub(crate) fn new(limit: NonZeroUsize) -> Self {
         Self {
             limit: limit.get(),
@@ -74,7 +75,7 @@ impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
     }
 
     /// The entry, or a new one, as the youngest and `source`'s; and what had to make room for it.
-    pub(crate) fn entry(&mut self, key: &K, source: S, new: impl FnOnce() -> V) -> (&mut V, Option<V>) {
+    pub(crate) fn entry(&mut self, key: &K, source: Source, new: impl FnOnce() -> V) -> (&mut V, Option<V>) {
         let mut displaced = None;
         if self.entries.contains_key(key) {
             self.move_to(key, source);
@@ -102,7 +103,7 @@ impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
         });
     }
 
-    fn make_room(&mut self, source: S) -> Option<V> {
+    fn make_room(&mut self, source: Source) -> Option<V> {
         let own = self.shares.get(&source).filter(|share| share.len() >= self.limit.div_ceil(2));
         let oldest = match own {
             Some(share) => *share.first()?,
@@ -115,7 +116,7 @@ impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
         Some(entry.value)
     }
 
-    fn move_to(&mut self, key: &K, source: S) {
+    fn move_to(&mut self, key: &K, source: Source) {
         let touched = self.next_touch(key, source);
         let Some(entry) = self.entries.get_mut(key) else { return };
         let before = std::mem::replace(&mut entry.touched, touched);
@@ -124,7 +125,7 @@ impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
         leave(&mut self.shares, owner, before);
     }
 
-    fn next_touch(&mut self, key: &K, source: S) -> u64 {
+    fn next_touch(&mut self, key: &K, source: Source) -> u64 {
         self.last += 1;
         self.order.insert(self.last, key.clone());
         self.shares.entry(source).or_default().insert(self.last);
@@ -132,7 +133,7 @@ impl<K: Ord + Clone, V, S: Ord + Copy> FairMap<K, V, S> {
     }
 }
 
-fn leave<S: Ord>(shares: &mut BTreeMap<S, BTreeSet<u64>>, source: S, touched: u64) {
+fn leave(shares: &mut BTreeMap<Source, BTreeSet<u64>>, source: Source, touched: u64) {
     if let Some(share) = shares.get_mut(&source) {
         share.remove(&touched);
         if share.is_empty() {
@@ -143,10 +144,12 @@ fn leave<S: Ord>(shares: &mut BTreeMap<S, BTreeSet<u64>>, source: S, touched: u6
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
-    fn source(host: u8) -> Ipv4Addr {
-        Ipv4Addr::new(192, 0, 2, host)
+    fn source(host: u8) -> Source {
+        crate::source::source(Ipv4Addr::new(192, 0, 2, host))
     }
 
     fn map(limit: usize) -> FairMap<u32, u32> {

@@ -58,6 +58,7 @@ pub mod net;
 mod places;
 pub mod punch;
 pub mod rpc;
+mod source;
 pub mod transport;
 pub mod utp;
 

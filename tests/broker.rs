@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use grenache::broker::{Broker, BrokerClient, BrokerConfig, EXTENSION, RelayConfig};
+use grenache::broker::{
+    Broker, BrokerClient, BrokerConfig, EXTENSION, MAX_PUNCHED, MAX_REQUEST, PREDICTED_PORTS, RelayConfig,
+};
 use grenache::event::Event;
 use grenache::link::{Link, LinkConfig};
 use grenache::nat::Behaviour;
@@ -179,4 +181,37 @@ async fn who_is_not_registered_gets_no_relay_and_takes_no_place() {
     assert_eq!(net.count(|e| matches!(e, Event::RelayOpened { .. })), 0);
     let offer = worker.rpc.request_at(at, EXTENSION, &ask).await.unwrap();
     assert!(offer["port"].is_u64(), "the place is there still: {offer}");
+}
+
+#[tokio::test]
+async fn a_request_may_have_the_limit_and_no_byte_more() {
+    let (on, _) = endpoint();
+    let _broker = Broker::start(&on, None, BrokerConfig::new("fibo_broker"));
+    let client = peer(|_| None);
+    // What is around the filler, the id included, has less than 1 KiB.
+    for (filler, taken) in [(MAX_REQUEST - 1024, true), (MAX_REQUEST, false)] {
+        let payload = json!({ "service": SERVICE, "server": true, "filler": "x".repeat(filler) });
+        let answer = client.rpc.request_at(on.local_addr(), "fibo_broker", &payload).await;
+        match answer {
+            Ok(_) => assert!(taken, "{filler} bytes are taken"),
+            Err(error) => assert!(!taken && error.to_string().contains("ERR_REQUEST_SIZE"), "{filler}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn so_many_addresses_of_an_answer_are_punched_and_no_more() {
+    let (on, _) = endpoint();
+    let _broker = PeerRpcServer::serve(&on, ServerConfig::default(), |_| async move {
+        let entry =
+            |nth: usize| json!({ "service": SERVICE, "server": true, "address": "127.9.9.9", "port": 1000 + nth });
+        let entries = (0..MAX_PUNCHED + 50).map(|nth| (nth.to_string(), entry(nth)));
+        Ok(json!({ SERVICE: serde_json::Value::Object(entries.collect()) }))
+    });
+    let client = peer(|_| None);
+    let broker = BrokerClient::new(&client.rpc, &client.puncher, on.local_addr(), SERVICE, false);
+    let punched = timeout(PATIENCE, broker.introduce()).await.unwrap().unwrap();
+    assert_eq!(punched.len(), MAX_PUNCHED);
+    let sent = client.net.count(|e| matches!(e, Event::PunchSent { .. }));
+    assert_eq!(sent, MAX_PUNCHED * (1 + usize::from(PREDICTED_PORTS)));
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::join;
 use grenache::broker::{Broker, BrokerClient, BrokerConfig, RelayConfig};
-use grenache::connect::{Acceptor, ConnectConfig, ConnectReport, Connection, Connector, Rung};
+use grenache::connect::{Acceptor, ConnectConfig, ConnectReport, Connection, Connector, MAX_BROKERS, Rung};
 use grenache::event::Event;
-use grenache::nat::{Behaviour, CheckConfig, Filtering, Mapping, Ports, check};
+use grenache::nat::{self, Behaviour, CheckConfig, CheckError, Filtering, Mapping, Ports, check};
 use grenache::net::{HostNetwork, Net};
 use grenache::punch::Puncher;
 use grenache::rpc::{ClientConfig, PeerRpcClient, PeerRpcServer, ServerConfig};
@@ -213,7 +213,7 @@ async fn a_caller_that_finds_nobody_says_why_on_every_rung() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn loopback_has_no_nat() {
-    let net: Net = Arc::new(HostNetwork::new().unwrap());
+    let net: Net = Arc::new(HostNetwork::new());
     let on = |ip: [u8; 4]| Endpoint::bind(&net, SocketAddr::from((ip, 0)), EndpointConfig::default()).unwrap();
     let brokers = [[127, 0, 0, 1], [127, 0, 0, 2]].map(|ip| {
         let (main, alternate) = (on(ip), on(ip));
@@ -226,4 +226,35 @@ async fn loopback_has_no_nat() {
         report.to_string(),
         "public address: 127.0.0.1\nmapping: no NAT\nfiltering: endpoint-independent\nports: preserved"
     );
+}
+
+#[tokio::test]
+async fn a_service_registers_with_so_many_brokers_and_no_more() {
+    let brokers: Vec<_> = (0..MAX_BROKERS + 2).map(|_| broker(None)).collect();
+    let worker = peer();
+    let server = serve(&worker);
+    let config = ConnectConfig::default().nat(Behaviour::OPEN);
+    let config = brokers.iter().fold(config, |config, (_, at, _)| config.broker(*at));
+    let _acceptor = accept(&worker, &server, config);
+    let registered = |event: &Event| matches!(event, Event::Registered { .. });
+    // Twice: by then it has come to all that it comes to.
+    for (_, _, net) in &brokers[..MAX_BROKERS] {
+        net.until(2, registered).await;
+    }
+    let beyond = brokers[MAX_BROKERS..].iter().map(|(_, _, net)| net.count(registered));
+    assert_eq!(beyond.sum::<usize>(), 0);
+}
+
+#[tokio::test]
+async fn so_many_brokers_are_asked_about_a_nat_and_no_more() {
+    let net: Net = Arc::new(HostNetwork::new());
+    let mute: Vec<_> =
+        (0..nat::MAX_BROKERS).map(|_| Endpoint::bind(&net, any_port(), EndpointConfig::default()).unwrap()).collect();
+    let (_broker, at, _) = broker(None);
+    let mut addresses: Vec<SocketAddr> = mute.iter().map(Endpoint::local_addr).collect();
+    addresses.push(at);
+    let config = CheckConfig::default().timeout(std::time::Duration::from_millis(50));
+    let checked = timeout(PATIENCE, check(&net, &addresses, config)).await.unwrap();
+    assert!(matches!(checked, Err(CheckError::NoAnswer(nat::MAX_BROKERS))), "{checked:?}");
+    assert!(timeout(PATIENCE, check(&net, &addresses[1..], config)).await.unwrap().is_ok(), "the last of so many is");
 }

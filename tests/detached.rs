@@ -18,7 +18,7 @@ async fn a_detached_task_leaves_no_memory_behind() {
     const TASKS: usize = 100;
     const ROUNDS: usize = 3000;
     const SIZE: usize = 1 << 10;
-    let net: Net = Arc::new(HostNetwork::new().unwrap());
+    let net: Net = Arc::new(HostNetwork::new());
     let baseline = Handle::current().metrics().num_alive_tasks();
     let before = resident();
     for _ in 0..ROUNDS {

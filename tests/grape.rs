@@ -18,7 +18,7 @@ mod common;
 const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn host() -> Net {
-    Arc::new(HostNetwork::new().unwrap())
+    Arc::new(HostNetwork::new())
 }
 
 fn config() -> GrapeConfig {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 
 use common::swarm::{Swarm, accepted, announce_peer, error, key, outside};
 use grenache::grape::krpc::{Body, MAX_DATAGRAM, Message, Query, Value};
-use grenache::grape::node::NodeStats;
+use grenache::grape::node::{MAX_TRANSMITS, NodeStats};
 
 mod common;
 
@@ -141,4 +141,21 @@ fn ports_that_are_none_are_refused() {
     assert_eq!(swarm.nodes[&node].stats().peers, 2);
     let bad = swarm.ask(outside(), node, announce_peer("x", 1, false, vec![0; 20]));
     assert_eq!(bad, error(203, "cannot `announce_peer` with bad token"));
+}
+
+#[test]
+fn answers_that_wait_to_be_sent_are_bounded() {
+    let mut swarm = Swarm::new(1);
+    let node = swarm.add(1, |_| ());
+    let ping =
+        Message { transaction: b"test".to_vec(), body: Body::Query { sender: None, query: Query::Ping } }.encode();
+    let (now, mut rng) = (swarm.now, swarm.rng.clone());
+    let asked = swarm.nodes.get_mut(&node).unwrap();
+    let waiting = std::iter::from_fn(|| asked.poll_transmit()).count();
+    assert_eq!(waiting, 0);
+    for _ in 0..MAX_TRANSMITS + 10 {
+        asked.handle_datagram(now, &mut rng, outside(), &ping);
+    }
+    assert_eq!(asked.stats().dropped, 10);
+    assert_eq!(std::iter::from_fn(|| asked.poll_transmit()).count(), MAX_TRANSMITS);
 }

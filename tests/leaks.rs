@@ -120,7 +120,7 @@ async fn relayed_connections_leave_nothing() {
         let _ = timeout(Duration::from_millis(5), connector.connect("echo")).await;
         drop((connection, connector, acceptor, server, broker));
     };
-    let net: Net = std::sync::Arc::new(HostNetwork::new().unwrap());
+    let net: Net = std::sync::Arc::new(HostNetwork::new());
     round(&net).await;
     comes_down_to((0, usize::MAX), "at first").await;
     let baseline = alive();
@@ -131,7 +131,7 @@ async fn relayed_connections_leave_nothing() {
 }
 
 async fn clients_and_servers_leave_nothing() {
-    let net: Net = std::sync::Arc::new(HostNetwork::new().unwrap());
+    let net: Net = std::sync::Arc::new(HostNetwork::new());
     // What is made once for the process, as the runtime's own descriptors, is made by now.
     round(&net, 0).await;
     comes_down_to((0, usize::MAX), "at first").await;
@@ -159,7 +159,7 @@ async fn grapes_and_links_leave_nothing() {
         one.close().await;
         drop((two, link));
     };
-    let net = || -> Net { std::sync::Arc::new(HostNetwork::new().unwrap()) };
+    let net = || -> Net { std::sync::Arc::new(HostNetwork::new()) };
     grapes(&net()).await;
     comes_down_to((0, usize::MAX), "at first").await;
     let baseline = alive();

@@ -24,7 +24,7 @@ struct Recorded {
 
 impl Recorded {
     fn new() -> Arc<Self> {
-        Arc::new(Self { host: HostNetwork::new().unwrap(), events: Mutex::default() })
+        Arc::new(Self { host: HostNetwork::new(), events: Mutex::default() })
     }
 
     fn events(&self) -> Vec<Event> {
@@ -57,7 +57,7 @@ impl Network for Recorded {
 }
 
 fn network() -> Net {
-    Arc::new(HostNetwork::new().unwrap())
+    Arc::new(HostNetwork::new())
 }
 
 fn endpoint(net: &Net) -> Endpoint {

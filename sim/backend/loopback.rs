@@ -41,7 +41,7 @@ pub(super) fn run(scenario: &Scenario, mut observer: impl FnMut(&Record)) -> Res
     let (log, lasted) = runtime.block_on(async {
         outside::check(&scenario).await?;
         let log = Arc::new(Log { start: Instant::now(), records: Mutex::default(), court: court.clone() });
-        let host = HostNetwork::new()?;
+        let host = HostNetwork::new();
         let hosts = scenario
             .nodes
             .iter()

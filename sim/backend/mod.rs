@@ -49,6 +49,9 @@ pub enum BackendError {
     /// The simulator refused the topology.
     #[error(transparent)]
     Sim(#[from] crate::engine::SimError),
+    /// What the seed draws does not hold together.
+    #[error("with this seed: {0}")]
+    Drawn(#[from] crate::scenario::LoadError),
     /// The operating system refused something.
     #[error("cannot run on loopback: {0}")]
     Io(#[from] std::io::Error),
@@ -63,6 +66,8 @@ pub fn run(
     options: &RunOptions,
     observer: impl FnMut(&Record) + 'static,
 ) -> Result<Outcome, BackendError> {
+    let drawn = scenario.drawn(options.seed)?;
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     match options.on {
         On::Sim => simulated::run(scenario, options, observer),
         On::Loopback => loopback::run(scenario, observer),

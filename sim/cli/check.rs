@@ -1,4 +1,4 @@
-//! `grenache check`: reads scenario files and runs nothing.
+//! `grenache check`: reads scenario files and runs nothing; `grenache schema`: says how they are written.
 
 use std::path::PathBuf;
 
@@ -14,4 +14,9 @@ pub(super) fn check(terminal: &mut Terminal, paths: &[PathBuf]) -> Exit {
         }
         None => Exit::WRONG,
     }
+}
+
+pub(super) fn schema(terminal: &mut Terminal) -> Exit {
+    terminal.line(grenache_sim::scenario::schema().trim_end());
+    Exit::PASSED
 }

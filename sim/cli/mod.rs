@@ -18,6 +18,7 @@ mod grape;
 mod grapes;
 mod pages;
 mod peer;
+mod printable;
 mod results;
 mod run;
 mod signals;
@@ -75,6 +76,10 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Prints the JSON schema of scenario files, by which editors complete and check them.
+    ///
+    /// A file whose first line is `#:schema scenario.schema.json` is checked by the schema beside it.
+    Schema,
     /// Runs a scenario with many seeds and values, on all cores.
     ///
     /// Tells the percentiles of each measure, and the failures by cause, each with the command that replays it.
@@ -254,6 +259,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Peer(command) => peer::peer(&mut terminal, &command),
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
+        Command::Schema => check::schema(&mut terminal),
         Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
         Command::Merge(args) => sweep::merge(&mut terminal, &args),
         Command::Grape(args) => grape::grape(&mut terminal, &args),

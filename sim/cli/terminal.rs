@@ -54,6 +54,11 @@ impl Terminal {
         self.colour = wants_colour(&io::stderr());
     }
 
+    /// Whether lines are for somebody's eyes, and not for a pipe or a file.
+    pub(super) fn is_watched(&self) -> bool {
+        if self.aside { io::stderr().is_terminal() } else { io::stdout().is_terminal() }
+    }
+
     /// Writes a line to standard output, or beside it.
     pub(super) fn line(&mut self, line: impl fmt::Display) {
         if self.closed {

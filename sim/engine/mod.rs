@@ -51,7 +51,7 @@ mod network;
 mod packet;
 mod queue;
 mod route;
-mod seed;
+pub(crate) mod seed;
 mod shared;
 mod state;
 mod summary;

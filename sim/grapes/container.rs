@@ -20,7 +20,7 @@
 //!     .start()
 //!     .await?;
 //!
-//! let net: Net = Arc::new(HostNetwork::new()?);
+//! let net: Net = Arc::new(HostNetwork::new());
 //! let link = Link::new(&net, LinkConfig::new(theirs.api_addr().await?));
 //! link.announce("my_service", 1337).await?;
 //! # Ok(())

@@ -1,5 +1,6 @@
 //! What is wrong with a scenario file, and where.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -54,6 +55,8 @@ fn one_a_line(problems: &[Problem]) -> String {
 #[derive(Debug, Clone)]
 pub struct Problem {
     source: Arc<NamedSource<String>>,
+    /// Where the file's spans begin.
+    start: usize,
     message: String,
     help: Option<String>,
     label: Option<String>,
@@ -64,7 +67,7 @@ pub struct Problem {
 impl Problem {
     /// `file:line:column`, from 1, columns in characters.
     pub fn place(&self) -> String {
-        let (line, column) = position(self.source.inner(), self.span.start);
+        let (line, column) = position(self.source.inner(), self.span.start - self.start);
         format!("{}:{line}:{column}", self.source.name())
     }
 }
@@ -87,8 +90,10 @@ impl Diagnostic for Problem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let main = LabeledSpan::new_primary_with_span(self.label.clone(), self.span.clone());
-        let also = self.also.clone().map(|(span, label)| LabeledSpan::new_with_span(Some(label), span));
+        let here = |span: &Range<usize>| span.start - self.start..span.end - self.start;
+        let main = LabeledSpan::new_primary_with_span(self.label.clone(), here(&self.span));
+        let also = self.also.iter().map(|(span, label)| LabeledSpan::new_with_span(Some(label.clone()), here(span)));
+        let also: Vec<LabeledSpan> = also.collect();
         Some(Box::new(std::iter::once(main).chain(also)))
     }
 }
@@ -104,11 +109,27 @@ pub(super) fn position(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
 }
 
-/// Collects what is wrong with one file.
+/// Collects what is wrong with a file and those that it extends.
+///
+/// A span is a place in all of their texts, one after the other: each file's begins where the one before ends.
 #[derive(Debug)]
 pub(super) struct Problems {
-    source: Arc<NamedSource<String>>,
+    sources: Vec<Source>,
     found: Vec<Problem>,
+    /// Where there is a problem already.
+    places: BTreeSet<(usize, usize)>,
+    /// Whether a table stands for many things, which all have its problems.
+    many: bool,
+}
+
+/// A file's text.
+#[derive(Debug, Clone)]
+struct Source {
+    named: Arc<NamedSource<String>>,
+    /// Where its spans begin.
+    start: usize,
+    /// Its place in the order in which files add to a scenario: what is extended goes before what extends it.
+    rank: usize,
 }
 
 /// The most problems of one file that are told; more are seldom read.
@@ -116,18 +137,81 @@ const MAX_PROBLEMS: usize = 20;
 
 impl Problems {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        let source = NamedSource::new(name, text.to_owned()).with_language("toml");
-        Self { source: Arc::new(source), found: Vec::new() }
+        let mut problems = Self { sources: Vec::new(), found: Vec::new(), places: BTreeSet::new(), many: false };
+        problems.add_source(name, text);
+        problems
     }
 
-    pub(super) fn text(&self) -> &str {
-        self.source.inner()
+    /// For the same files, without problems.
+    pub(super) fn again(&self) -> Self {
+        Self { sources: self.sources.clone(), found: Vec::new(), places: BTreeSet::new(), many: self.many }
+    }
+
+    /// Takes a further file in; gives its number and where its spans begin. The first is the scenario's own, 0.
+    pub(super) fn add_source(&mut self, name: &str, text: &str) -> (usize, usize) {
+        let start = self.sources.last().map_or(0, |last| last.start + last.named.inner().len() + 1);
+        let named = Arc::new(NamedSource::new(name, text.to_owned()).with_language("toml"));
+        let number = self.sources.len();
+        self.sources.push(Source { named, start, rank: number });
+        (number, start)
+    }
+
+    /// How many files there are.
+    pub(super) fn sources(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Says where a file is in the order in which files add to a scenario.
+    pub(super) fn rank(&mut self, number: usize, rank: usize) {
+        self.sources[number].rank = rank;
+    }
+
+    /// From now on, only one problem is told of each place.
+    pub(super) fn once_a_place(&mut self) {
+        self.many = true;
+    }
+
+    /// The text of a file, and where its spans begin.
+    pub(super) fn text(&self, number: usize) -> (&str, usize) {
+        let source = &self.sources[number];
+        (source.named.inner(), source.start)
+    }
+
+    /// Where a span stands in the order in which files add to a scenario.
+    pub(super) fn order(&self, span: &Range<usize>) -> (usize, usize) {
+        (self.source(span.start).rank, span.start)
+    }
+
+    /// The line of a span in its file, from 1, and the file's name where it is not the scenario's own.
+    pub(super) fn line(&self, span: &Range<usize>) -> (usize, Option<Arc<str>>) {
+        let source = self.source(span.start);
+        let (line, _) = position(source.named.inner(), span.start - source.start);
+        (line, (source.start > 0).then(|| source.named.name().into()))
+    }
+
+    /// Whether a problem of this place would not be told.
+    pub(super) fn is_told(&self, span: &Range<usize>) -> bool {
+        self.many && self.places.contains(&(span.start, span.end))
+    }
+
+    fn source(&self, at: usize) -> &Source {
+        let after = self.sources.partition_point(|source| source.start <= at);
+        &self.sources[after.saturating_sub(1)]
     }
 
     /// Adds a problem; the result lets more be said about it.
     pub(super) fn add(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Problem {
-        let problem =
-            Problem { source: self.source.clone(), message: message.into(), help: None, label: None, span, also: None };
+        let source = self.source(span.start).clone();
+        self.places.insert((span.start, span.end));
+        let problem = Problem {
+            source: source.named,
+            start: source.start,
+            message: message.into(),
+            help: None,
+            label: None,
+            span,
+            also: None,
+        };
         self.found.push(problem);
         self.found.last_mut().expect("just pushed")
     }
@@ -139,8 +223,25 @@ impl Problems {
         }
         let mut found = std::mem::take(&mut self.found);
         found.sort_by_key(|problem| problem.span.start);
+        if self.many {
+            found.dedup_by_key(|problem| problem.span.clone());
+        }
         found.truncate(MAX_PROBLEMS);
+        found.iter_mut().for_each(|problem| self.settle(problem));
         Err(LoadError::Invalid(found))
+    }
+
+    /// A second place that is in another file cannot be shown beside the first: it is told in the help.
+    fn settle(&self, problem: &mut Problem) {
+        let Some((span, label)) = problem.also.take() else { return };
+        let source = self.source(span.start);
+        if source.start == problem.start {
+            problem.also = Some((span, label));
+            return;
+        }
+        let (line, column) = position(source.named.inner(), span.start - source.start);
+        let place = format!("{label}: {}:{line}:{column}", source.named.name());
+        problem.help = Some(problem.help.take().map_or_else(|| place.clone(), |help| format!("{help}\n{place}")));
     }
 }
 
@@ -164,12 +265,19 @@ impl Problem {
     }
 }
 
+/// The most names that a suggestion lists.
+const MAX_SUGGESTED: usize = 40;
+
 /// `allowed: a, b, c`, with `did you mean` where `got` is close to one.
 pub(super) fn suggestion(heading: &str, got: &str, allowed: &[&str]) -> String {
     if allowed.is_empty() {
         return format!("{heading}: none");
     }
-    let list = format!("{heading}: {}", allowed.join(", "));
+    let more = allowed.len().saturating_sub(MAX_SUGGESTED);
+    let mut list = format!("{heading}: {}", allowed[..allowed.len() - more].join(", "));
+    if more > 0 {
+        list.push_str(&format!(" and {more} more"));
+    }
     match nearest(got, allowed) {
         Some(near) => format!("did you mean `{near}`? {list}"),
         None => list,

@@ -10,6 +10,10 @@
 //! | `description` | empty | one line for people |
 //! | `seed` | 1 | of all randomness; the command line's `--seed` goes before |
 //! | `time-limit` | `"60s"` | the run ends here at the latest |
+//! | `within` | none | of expectations that have no `within` of their own |
+//! | `uplink` | 1 ms each way and nothing else | the link of nodes and NATs on the internet that name none |
+//! | `extends` | none | another file, or `["a.toml", "b.toml"]`, seen from this file's folder: see below |
+//! | `remove` | none | what of the extended files is not to be there: `["node.NAME", "program.NAME", "expect"]` |
 //!
 //! | `[nat.NAME]` | default | |
 //! |---|---|---|
@@ -24,6 +28,7 @@
 //! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
 //! | `lan6` | no IPv6 | the IPv6 network behind it, routed without translation, such as `"2001:db8:1::/64"`; behind another NAT a part of that one's |
 //! | `firewall` | with `lan6` one for IPv6 alone with every default, else none | a firewall's name, or `"off"`; it sees the addresses of the inside |
+//! | `count` | one | how many of it there are: see populations |
 //!
 //! | `[link.NAME]` | default | |
 //! |---|---|---|
@@ -36,10 +41,11 @@
 //! | `[node.NAME]` | default | |
 //! |---|---|---|
 //! | `address` | the next free in 203.0.113.0/24, or in the LAN it is behind (from its second host on) | |
-//! | `behind` | the internet | the NAT that it is behind |
+//! | `behind` | the internet | the NAT that it is behind; or one of several, by chance: `{ home = "70%", office = "20%", none = "10%" }` |
 //! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
 //! | `address6` | none; behind a NAT with `lan6` the next free there | its IPv6 address; with it and without `address` the node has no IPv4 |
 //! | `firewall` | none | the name of the firewall between it and its network |
+//! | `count` | one | how many of it there are: see populations |
 //!
 //! | `[firewall.NAME]` | default | lets out everything, and in what belongs to a flow (RFC 6092) |
 //! |---|---|---|
@@ -52,6 +58,7 @@
 //!
 //! | `[[program]]` | default | |
 //! |---|---|---|
+//! | `name` | none | for files that extend this one; `[[fault]]` and `[[expect]]` may have one too |
 //! | `node`, `run` | required | where, and what: see the next table |
 //! | `start` | `"0s"` | when |
 //! | `grape` | the first Grape on the same node | whose API it uses: a node's name (its first Grape) or `"IP:PORT"`; not for `grape` |
@@ -137,6 +144,32 @@
 //! with `connect = true` found. A percentile is of all requests that the node's clients are to make: those that are never
 //! answered are slower than all others. It is decided as soon as enough of them have ended.
 //!
+//! # Populations
+//!
+//! `[node.peer]` with `count = 500` is `peer-1` to `peer-500`, and so is a NAT's; at most 60,000 each. In the texts of such a
+//! table, and of programs and faults that name it (`node = "peer"`, `crash = "peer"`), which are there once for each,
+//! `{n}` is the number. `peer-7` is behind `home-7` where both `peer` and `home` have the same `count`, and all are behind
+//! the one NAT where that has none. Their public addresses are in 198.18.0.0/16, and those of NATs in 198.19.0.0/16.
+//!
+//! Where `behind` is a table, each node is behind one of its NATs with that probability, or on the internet: `none`. The
+//! shares are 100% together. Which it is follows from the seed and the node's name alone, so that one more node changes no
+//! other's. NATs with a `count` that nobody was drawn for are there and idle.
+//!
+//! An expectation about a population is met when each member meets it, or with `share = "95%"` so many of them, rounded up.
+//! As the other side (`from`, `by`, `at`), any one member will do. A percentile is of all their requests together.
+//!
+//! # Files that extend others
+//!
+//! A file with `extends` is the other file, changed. Its keys above the tables and in `[nat.NAME]`, `[link.NAME]` and
+//! `[node.NAME]` replace those of the same name there. Its `[[program]]`, `[[fault]]` and `[[expect]]` are added; one with
+//! the `name` of one there replaces its keys instead. What is extended comes first, several files one after the other; one
+//! that is met twice counts once. At most 8 files in a row and 32 in all.
+//!
+//! `#:schema scenario.schema.json` in the first line has editors complete and check the file: [`schema`] is that schema,
+//! and `grenache schema` prints it.
+//!
+//! # The end of a run
+//!
 //! A run ends as soon as every expectation is decided, met or not, and at `time-limit` at the latest: a fault or a
 //! program that would begin later never does. Without expectations it goes on until `time-limit`.
 //!
@@ -161,23 +194,31 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+mod draw;
 mod error;
 mod expectation;
 pub(crate) mod fault;
 mod firewall;
 pub mod model;
 mod offers;
+mod population;
 mod program;
 mod raw;
 mod read;
+mod schema;
 mod six;
+mod sources;
 mod topology;
 mod units;
 
 pub use error::{LoadError, Problem};
 pub use model::Scenario;
+pub use schema::schema;
+
+pub use draw::Draws;
 
 use error::Problems;
 
@@ -196,31 +237,46 @@ pub fn load(path: &Path) -> Result<Scenario, LoadError> {
     parse(&path.display().to_string(), &text)
 }
 
-/// Reads a scenario from text. `file` is how errors call it; without folders and extension it is the scenario's name.
+/// Reads a scenario from text. `file` is how errors call it; without folders and extension it is the scenario's name, and
+/// its folder is where files that it extends are looked for.
 ///
 /// # Errors
 /// Where the text is not a scenario that holds together.
 pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
-    let mut problems = Problems::new(file, text);
-    let raw = read::read(&mut problems)?;
+    parse_at(Path::new(file), file, text)
+}
 
+/// As [`parse`], where `path` is the file and `called` how errors call it: a text that was changed since it was read.
+///
+/// # Errors
+/// As those of [`parse`].
+pub fn parse_at(path: &Path, called: &str, text: &str) -> Result<Scenario, LoadError> {
+    let mut problems = Problems::new(called, text);
+    let raw = read::read(&mut problems, path)?;
+    let seed = raw.head.seed.map_or(DEFAULT_SEED, |seed| seed.0);
+    let scenario = assemble(&mut problems, &raw, seed)?;
+    let name = path.file_stem().map_or_else(|| called.to_owned(), |stem| stem.to_string_lossy().into_owned());
+    let draws = Draws::of(&raw).then(|| Draws { seed, from: Arc::new((raw, problems)) });
+    Ok(Scenario { name, draws, ..scenario })
+}
+
+/// Makes a scenario of a file's tables; what is drawn is drawn for this seed.
+fn assemble(problems: &mut Problems, raw: &raw::File, seed: u64) -> Result<Scenario, LoadError> {
     let time_limit = raw.head.time_limit.as_ref().map_or(DEFAULT_TIME_LIMIT, |limit| limit.get_ref().0);
     if let Some(limit) = &raw.head.time_limit
         && time_limit.is_zero()
     {
         problems.add(limit.span(), "a scenario needs some time: `time-limit` is more than 0s");
     }
-    let topology = topology::topology(&mut problems, &raw);
-    let programs = program::programs(&mut problems, &raw, &topology, time_limit);
-    offers::check_offers(&mut problems, &raw);
-    let faults = fault::faults(&mut problems, &raw, &topology, time_limit);
-    let expectations = expectation::expectations(&mut problems, &raw, &topology, time_limit);
+    let topology = topology::topology(problems, raw, seed);
+    let programs = program::programs(problems, raw, &topology, time_limit);
+    offers::check_offers(problems, raw);
+    let faults = fault::faults(problems, raw, &topology, time_limit);
+    let expectations = expectation::expectations(problems, raw, &topology, time_limit);
     problems.check()?;
-
-    let name = Path::new(file).file_stem().map_or_else(|| file.to_owned(), |stem| stem.to_string_lossy().into_owned());
     Ok(Scenario {
-        name,
-        description: raw.head.description.unwrap_or_default(),
+        name: String::new(),
+        description: raw.head.description.clone().unwrap_or_default(),
         seed: raw.head.seed.map_or(DEFAULT_SEED, |seed| seed.0),
         time_limit,
         nats: topology.nats,
@@ -229,5 +285,6 @@ pub fn parse(file: &str, text: &str) -> Result<Scenario, LoadError> {
         programs,
         faults,
         expectations,
+        draws: None,
     })
 }

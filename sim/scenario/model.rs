@@ -41,6 +41,8 @@ pub struct Scenario {
     pub faults: Vec<Fault>,
     /// What must happen, in the file's order.
     pub expectations: Vec<Expectation>,
+    /// What it was read from, where nodes are drawn behind their NATs by the seed: see [`Scenario::drawn`].
+    pub draws: Option<super::Draws>,
 }
 
 /// A NAT in RFC 4787's terms, with the network behind it.

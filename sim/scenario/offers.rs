@@ -1,6 +1,6 @@
 //! Whether what programs and expectations refer to is there: services, brokers and other Grapes' DHT ports.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use toml::Spanned;
 
@@ -21,9 +21,10 @@ struct Offers<'a> {
 /// Tells every name that nothing in the file offers: what waits for it would wait for ever.
 pub(super) fn check_offers(problems: &mut Problems, file: &File) {
     let offers = Offers::of(file);
+    let grapes = Grapes::of(file);
     for program in &file.programs {
         match program.get_ref() {
-            ProgramTable::Grape(grape) => check_bootstrap(problems, file, &grape.bootstrap),
+            ProgramTable::Grape(grape) => grapes.check_bootstrap(problems, &grape.bootstrap),
             ProgramTable::Lookup(lookup) => offers.announced(problems, &lookup.service),
             ProgramTable::Worker(worker) => {
                 if let Some(service) = &worker.punches {
@@ -88,7 +89,7 @@ impl<'a> Offers<'a> {
 /// An empty name is told elsewhere.
 fn missing(problems: &mut Problems, name: &Text, (who, heading): (&str, &str), offered: &BTreeSet<&str>) {
     let text = name.get_ref().as_str();
-    if text.is_empty() || offered.contains(text) {
+    if text.is_empty() || offered.contains(text) || problems.is_told(&name.span()) {
         return;
     }
     let offered: Vec<&str> = offered.iter().copied().filter(|name| !name.is_empty()).collect();
@@ -97,31 +98,39 @@ fn missing(problems: &mut Problems, name: &Text, (who, heading): (&str, &str), o
         .help(suggestion(heading, text, &offered));
 }
 
-/// A node that is named has a Grape with this DHT port. An address may be anyone's, and nobody's.
-fn check_bootstrap(problems: &mut Problems, file: &File, bootstrap: &[Spanned<Endpoint>]) {
-    for written in bootstrap {
-        let Endpoint::Node(node, port) = written.get_ref() else { continue };
-        if !file.nodes.iter().any(|(name, _)| name.get_ref() == node) {
-            // It is told elsewhere.
-            continue;
+/// The DHT ports of the Grapes of each node.
+struct Grapes<'a>(BTreeMap<&'a str, Vec<u16>>);
+
+impl<'a> Grapes<'a> {
+    fn of(file: &'a File) -> Self {
+        let mut grapes: BTreeMap<&str, Vec<u16>> =
+            file.nodes.iter().map(|(name, _)| (name.get_ref().as_str(), Vec::new())).collect();
+        for program in &file.programs {
+            if let ProgramTable::Grape(grape) = program.get_ref()
+                && let Some(ports) = grapes.get_mut(grape.node.get_ref().as_str())
+            {
+                ports.push(grape.dht_port.get_ref().port());
+            }
         }
-        let ports: Vec<u16> = file
-            .programs
-            .iter()
-            .filter_map(|program| match program.get_ref() {
-                ProgramTable::Grape(grape) if grape.node.get_ref() == node => Some(grape.dht_port.get_ref().port()),
-                _ => None,
-            })
-            .collect();
-        if ports.contains(port) {
-            continue;
+        Self(grapes)
+    }
+
+    /// A node that is named has a Grape with this DHT port. An address may be anyone's, and nobody's.
+    fn check_bootstrap(&self, problems: &mut Problems, bootstrap: &[Spanned<Endpoint>]) {
+        for written in bootstrap {
+            let Endpoint::Node(node, port) = written.get_ref() else { continue };
+            // A node that is not there is told elsewhere.
+            let Some(ports) = self.0.get(node.as_str()) else { continue };
+            if ports.contains(port) || problems.is_told(&written.span()) {
+                continue;
+            }
+            let help = if ports.is_empty() {
+                format!("there is no Grape on `{node}`")
+            } else {
+                let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+                format!("DHT ports on `{node}`: {}", ports.join(", "))
+            };
+            problems.add(written.span(), format!("no Grape on `{node}` has the DHT port {port}")).help(help);
         }
-        let help = if ports.is_empty() {
-            format!("there is no Grape on `{node}`")
-        } else {
-            let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
-            format!("DHT ports on `{node}`: {}", ports.join(", "))
-        };
-        problems.add(written.span(), format!("no Grape on `{node}` has the DHT port {port}")).help(help);
     }
 }

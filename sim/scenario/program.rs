@@ -33,7 +33,13 @@ pub(super) fn programs(problems: &mut Problems, file: &File, topology: &Topology
     }
     check_ports(problems, file);
     super::six::check_programs(problems, file, topology);
-    let mut reader = Reader { problems, topology, file };
+    let mut api_ports = BTreeMap::new();
+    for program in &file.programs {
+        if let ProgramTable::Grape(grape) = program.get_ref() {
+            api_ports.entry(grape.node.get_ref().as_str()).or_insert(grape.api_port.get_ref().port());
+        }
+    }
+    let mut reader = Reader { problems, topology, file, api_ports };
     file.programs
         .iter()
         .filter_map(|table| {
@@ -68,6 +74,8 @@ struct Reader<'a> {
     problems: &'a mut Problems,
     topology: &'a Topology,
     file: &'a File,
+    /// The API port of each node's first Grape.
+    api_ports: BTreeMap<&'a str, u16>,
 }
 
 impl Reader<'_> {
@@ -230,6 +238,9 @@ impl Reader<'_> {
         let Some(written) = written else {
             let node = node?;
             let Some(api_port) = self.api_port(node) else {
+                if self.problems.is_told(&at.span()) {
+                    return None;
+                }
                 let help = self.nodes_with_grapes(node);
                 self.problems
                     .add(at.span(), format!("there is no Grape on `{node}`, and the program names none"))
@@ -253,6 +264,9 @@ impl Reader<'_> {
         }
         let target = defined(self.problems, "node", written, &self.topology.nodes)?;
         let Some(api_port) = self.api_port(&target) else {
+            if self.problems.is_told(&written.span()) {
+                return None;
+            }
             let help = self.nodes_with_grapes(&target);
             self.problems.add(written.span(), format!("there is no Grape on `{target}`")).help(help);
             return None;
@@ -262,21 +276,21 @@ impl Reader<'_> {
 
     /// The API port of a node's first Grape.
     fn api_port(&self, node: &Name) -> Option<u16> {
-        self.file.programs.iter().find_map(|program| match program.get_ref() {
-            ProgramTable::Grape(grape) if *grape.node.get_ref() == **node => Some(grape.api_port.get_ref().port()),
-            _ => None,
-        })
+        self.api_ports.get(&**node).copied()
     }
 
     fn nodes_with_grapes(&self, got: &str) -> String {
         let mut nodes: Vec<&str> = Vec::new();
         for program in &self.file.programs {
             if let ProgramTable::Grape(grape) = program.get_ref()
-                && !nodes.contains(&grape.node.get_ref().as_str())
+                && self.api_ports.contains_key(grape.node.get_ref().as_str())
+                && nodes.last() != Some(&grape.node.get_ref().as_str())
             {
                 nodes.push(grape.node.get_ref());
             }
         }
+        let mut seen = std::collections::BTreeSet::new();
+        nodes.retain(|node| seen.insert(*node));
         suggestion("nodes with Grapes", got, &nodes)
     }
 }

@@ -13,8 +13,10 @@ use super::units::{
     Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
     Size, Time,
 };
+use crate::scenario::draw::Behind;
 use crate::scenario::expectation::table::ExpectTable;
 use crate::scenario::model;
+use crate::scenario::population::Populations;
 
 /// A text with its place in the file.
 pub(super) type Text = Spanned<String>;
@@ -30,6 +32,7 @@ pub(super) struct File {
     pub(super) programs: Vec<Spanned<ProgramTable>>,
     pub(super) faults: Vec<Spanned<FaultTable>>,
     pub(super) expects: Vec<Spanned<ExpectTable>>,
+    pub(super) populations: Populations,
 }
 
 /// The keys above the first table.
@@ -39,6 +42,10 @@ pub(super) struct Head {
     pub(super) description: Option<String>,
     pub(super) seed: Option<Seed>,
     pub(super) time_limit: Option<Spanned<Time>>,
+    /// Of expectations that have none of their own.
+    pub(super) within: Option<Spanned<Time>>,
+    /// The link of those on the internet that name none.
+    pub(super) uplink: Option<Text>,
 }
 
 /// `[nat.NAME]`.
@@ -112,7 +119,7 @@ pub(super) struct LinkTable {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct NodeTable {
     pub(super) address: Option<Spanned<Address>>,
-    pub(super) behind: Option<Text>,
+    pub(super) behind: Option<Spanned<Behind>>,
     pub(super) link: Option<Text>,
     pub(super) address6: Option<Spanned<Address6>>,
     pub(super) firewall: Option<Text>,

@@ -1,5 +1,7 @@
 //! From text to tables: TOML's grammar, the keys' names and the values' types.
 
+use std::path::Path;
+
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use toml::Spanned;
@@ -8,27 +10,42 @@ use toml::de::{DeTable, DeValue};
 use super::error::{LoadError, Problems, suggestion};
 use super::expectation::table::ExpectTable;
 use super::fault::table::FaultTable;
+use super::population::Populations;
 use super::raw::{File, Head, ProgramTable, Text};
+use super::sources::Sources;
 
 /// The lists of tables, which are written with two brackets.
-const LISTS: &[&str] = &["program", "fault", "expect"];
+pub(super) const LISTS: &[&str] = &["program", "fault", "expect"];
 
 /// What may stand at the top of a file.
-const TOP: &[&str] =
-    &["description", "seed", "time-limit", "nat", "link", "node", "firewall", "program", "fault", "expect"];
+const TOP: &[&str] = &[
+    "extends",
+    "remove",
+    "description",
+    "seed",
+    "time-limit",
+    "within",
+    "uplink",
+    "nat",
+    "link",
+    "node",
+    "firewall",
+    "program",
+    "fault",
+    "expect",
+];
 
-type Entry<'i> = Spanned<DeValue<'i>>;
+pub(super) type Entry<'i> = Spanned<DeValue<'i>>;
 
-/// Reads a file's tables. Each table is read on its own, so that one run tells a problem of each.
-pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
-    let text = problems.text().to_owned();
-    let (document, errors) = DeTable::parse_recoverable(&text);
+/// Reads a text's tables, as TOML has them.
+pub(super) fn parse<'t>(problems: &mut Problems, text: &'t str) -> DeTable<'t> {
+    let (document, errors) = DeTable::parse_recoverable(text);
     let mut told = Vec::new();
     for error in errors {
         let span = error.span().unwrap_or_default();
         // A list's table with one bracket is a duplicate from the second time on, and so is each of its keys.
         if error.message() == "duplicate key"
-            && let Some(list) = list_with_one_bracket(&text, span.start)
+            && let Some(list) = list_with_one_bracket(text, span.start)
         {
             if !told.contains(&list) {
                 told.push(list);
@@ -40,33 +57,43 @@ pub(super) fn read(problems: &mut Problems) -> Result<File, LoadError> {
         }
         problems.add(span, format!("this is not TOML: {}", error.message()));
     }
+    document.into_inner()
+}
+
+/// Reads the tables of a file and those that it extends. Each table is read on its own, so that one run tells a problem of
+/// each.
+pub(super) fn read(problems: &mut Problems, path: &Path) -> Result<File, LoadError> {
+    let sources = Sources::load(problems, path);
+    problems.check()?;
+    let mut document = sources.document(problems);
     problems.check()?;
 
+    let populations = Populations::of(problems, &mut document);
     let mut file = File::default();
     let mut head = DeTable::new();
-    let span = document.span();
-    for (key, value) in document.into_inner() {
+    for (key, value) in document {
         match key.get_ref().as_ref() {
-            "description" | "seed" | "time-limit" => {
+            "description" | "seed" | "time-limit" | "within" | "uplink" => {
                 head.insert(key, value);
             }
-            "nat" => file.nats = named(problems, "nat", value),
-            "link" => file.links = named(problems, "link", value),
-            "node" => file.nodes = named(problems, "node", value),
-            "firewall" => file.firewalls = named(problems, "firewall", value),
-            "program" => file.programs = each(problems, "program", value, program),
-            "fault" => file.faults = each(problems, "fault", value, fault),
-            "expect" => file.expects = each(problems, "expect", value, table::<ExpectTable>),
+            "nat" => file.nats = named(problems, "nat", value, &populations),
+            "link" => file.links = named(problems, "link", value, &populations),
+            "node" => file.nodes = named(problems, "node", value, &populations),
+            "firewall" => file.firewalls = named(problems, "firewall", value, &populations),
+            "program" => file.programs = each(problems, "program", value, &populations, program),
+            "fault" => file.faults = each(problems, "fault", value, &populations, fault),
+            "expect" => file.expects = each(problems, "expect", value, &populations, table::<ExpectTable>),
             unknown => {
                 let help = suggestion("allowed here", unknown, TOP);
                 problems.add(key.span(), format!("unknown key `{unknown}`")).help(help).label("not a key of scenarios");
             }
         }
     }
-    if let Some(head) = table::<Head>(problems, Spanned::new(span, DeValue::Table(head))) {
+    if let Some(head) = table::<Head>(problems, Spanned::new(0..0, DeValue::Table(head))) {
         file.head = head;
     }
     problems.check()?;
+    file.populations = populations;
     Ok(file)
 }
 
@@ -82,14 +109,19 @@ fn list_with_one_bracket(text: &str, at: usize) -> Option<&'static str> {
 }
 
 /// `[kind.NAME]` tables, in the file's order.
-fn named<'i, T: Deserialize<'i>>(problems: &mut Problems, kind: &str, value: Entry<'i>) -> Vec<(Text, T)> {
+fn named<'i, T: Deserialize<'i>>(
+    problems: &mut Problems,
+    kind: &str,
+    value: Entry<'i>,
+    populations: &Populations,
+) -> Vec<(Text, T)> {
     let span = value.span();
     let DeValue::Table(tables) = value.into_inner() else {
         problems.add(span, format!("`{kind}` is a table of named tables: write [{kind}.NAME]"));
         return Vec::new();
     };
     let mut entries: Vec<_> = tables.into_iter().collect();
-    entries.sort_by_key(|(name, _)| name.span().start);
+    entries.sort_by_key(|(name, _)| problems.order(&name.span()));
     let mut read = Vec::new();
     for (name, value) in entries {
         if !value.get_ref().is_table() {
@@ -100,9 +132,7 @@ fn named<'i, T: Deserialize<'i>>(problems: &mut Problems, kind: &str, value: Ent
             break;
         }
         let name = Spanned::new(name.span(), name.get_ref().to_string());
-        if let Some(table) = table(problems, value) {
-            read.push((name, table));
-        }
+        read.extend(populations.multiply(problems, kind, name, value, table));
     }
     read
 }
@@ -112,6 +142,7 @@ fn each<'i, T>(
     problems: &mut Problems,
     kind: &str,
     value: Entry<'i>,
+    populations: &Populations,
     read: impl Fn(&mut Problems, Entry<'i>) -> Option<T>,
 ) -> Vec<Spanned<T>> {
     let span = value.span();
@@ -120,15 +151,43 @@ fn each<'i, T>(
         return Vec::new();
     };
     let mut all = Vec::new();
-    for value in tables {
+    for mut value in tables {
         let span = value.span();
-        if !value.get_ref().is_table() {
+        let DeValue::Table(table) = value.get_mut() else {
             problems.add(span, format!("`{kind}` is a list of tables: write [[{kind}]]"));
-        } else if let Some(table) = read(problems, value) {
-            all.push(Spanned::new(span, table));
+            continue;
+        };
+        // It is for files that extend this one.
+        table.remove("name");
+        for value in members(problems, kind, value, populations) {
+            // Where one member's cannot be read, the others' would fail alike.
+            let Some(table) = read(problems, value) else { break };
+            all.push(Spanned::new(span.clone(), table));
         }
     }
     all
+}
+
+/// A list's table for each member of a population that it is about. Expectations are about a population as a whole.
+fn members<'i>(problems: &mut Problems, kind: &str, mut value: Entry<'i>, populations: &Populations) -> Vec<Entry<'i>> {
+    match kind {
+        "program" => populations.each(problems, &["node"], value),
+        "fault" => {
+            if let DeValue::Table(table) = value.get_mut()
+                && let Some(DeValue::Array(groups)) = table.get_mut("partition").map(Spanned::get_mut)
+            {
+                groups.iter_mut().for_each(|group| populations.spread(group));
+            }
+            // What a fault is about is the value of a key that is the fault's name.
+            let keys: Vec<String> = match value.get_ref() {
+                DeValue::Table(table) => table.iter().map(|(key, _)| key.get_ref().to_string()).collect(),
+                _ => Vec::new(),
+            };
+            let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+            populations.each(problems, &keys, value)
+        }
+        _ => vec![value],
+    }
 }
 
 /// A `[[program]]`: its `run` says which keys it has.

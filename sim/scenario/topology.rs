@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::Ipv4Net;
 use toml::Spanned;
 
+use super::draw;
 use super::error::{Problems, suggestion};
 use super::model::{Dependence, Link, Name, Nat, Node, PortAssignment};
 use super::raw::{File, LinkTable, Text};
@@ -18,6 +19,12 @@ const DEFAULT_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 
 
 /// Where NATs without an address get one (TEST-NET-2, RFC 5737).
 const NAT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24);
+
+/// Where the NATs of populations get their addresses, for which the other pool is too small (RFC 2544).
+const MANY_NATS: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 19, 0, 0), 16);
+
+/// Where the public nodes of populations get their addresses (RFC 2544).
+const MANY_NODES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16);
 
 /// Where public nodes without an address get one (TEST-NET-3, RFC 5737).
 const NODE_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
@@ -40,12 +47,14 @@ pub(super) struct Topology {
 }
 
 /// Makes networks of the file's tables.
-pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
+pub(super) fn topology(problems: &mut Problems, file: &File, seed: u64) -> Topology {
     check_names(problems, file);
+    draw::check_names(problems, file);
     let mut topology = Topology::default();
     for (name, table) in &file.links {
         topology.links.insert(shared(name), link(problems, table));
     }
+    let uplink = file.head.uplink.as_ref().and_then(|link| defined(problems, "link", link, &topology.links));
     let nat_names: BTreeMap<Name, ()> = file.nats.iter().map(|(name, _)| (shared(name), ())).collect();
     let mut unnamed = Unnamed::default();
     for (name, table) in &file.nats {
@@ -66,16 +75,19 @@ pub(super) fn topology(problems: &mut Problems, file: &File) -> Topology {
         {
             problems.add(timeout.span(), "a NAT whose mappings live no time lets nothing in or out");
         }
+        let nat = Nat { link: nat.link.or_else(|| uplink.clone().filter(|_| nat.behind.is_none())), ..nat };
         topology.nats.insert(shared(name), nat);
     }
     break_cycles(problems, file, &mut topology.nats);
     for (name, table) in &file.nodes {
+        let behind = table.behind.as_ref().and_then(|behind| draw::behind(problems, seed, name.get_ref(), behind));
         let node = Node {
             address: table.address.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |address| address.get_ref().0),
-            behind: table.behind.as_ref().and_then(|behind| defined(problems, "NAT", behind, &topology.nats)),
+            behind: behind.and_then(|behind| defined(problems, "NAT", &behind, &topology.nats)),
             link: table.link.as_ref().and_then(|link| defined(problems, "link", link, &topology.links)),
             ..Node::default()
         };
+        let node = Node { link: node.link.or_else(|| uplink.clone().filter(|_| node.behind.is_none())), ..node };
         topology.nodes.insert(shared(name), node);
     }
     check_lans(problems, file, &topology.nats);
@@ -96,6 +108,17 @@ pub(super) fn shared(name: &Text) -> Name {
 pub(super) fn defined<T>(problems: &mut Problems, what: &str, name: &Text, all: &BTreeMap<Name, T>) -> Option<Name> {
     if let Some((name, _)) = all.get_key_value(name.get_ref().as_str()) {
         return Some(name.clone());
+    }
+    if problems.is_told(&name.span()) {
+        return None;
+    }
+    let member = format!("{}-1", name.get_ref());
+    if all.contains_key(member.as_str()) {
+        problems
+            .add(name.span(), format!("`{}` is a population, and one {what} is meant", name.get_ref()))
+            .help(format!("name one of it, such as `{member}`"))
+            .label("many");
+        return None;
     }
     let names: Vec<&str> = all.keys().map(|name| &**name).collect();
     problems
@@ -148,8 +171,9 @@ fn check_names(problems: &mut Problems, file: &File) {
                 .help(format!("names are of letters, digits, `-` and `_`, up to {MAX_NAME} of them"));
         }
     }
+    let nats: BTreeMap<&str, &Text> = file.nats.iter().map(|(nat, _)| (nat.get_ref().as_str(), nat)).collect();
     for (node, _) in &file.nodes {
-        if let Some((nat, _)) = file.nats.iter().find(|(nat, _)| nat.get_ref() == node.get_ref()) {
+        if let Some(nat) = nats.get(node.get_ref().as_str()) {
             problems
                 .add(node.span(), format!("`{}` is a NAT already: a node needs another name", node.get_ref()))
                 .label("the node")
@@ -273,6 +297,8 @@ type Network = Option<Name>;
 /// Who has which address, and who is still without one.
 #[derive(Debug, Default)]
 struct Unnamed {
+    /// Where the search for a free address goes on.
+    next: BTreeMap<(Network, Ipv4Net), u32>,
     taken: BTreeMap<(Network, Ipv4Addr), (String, Range<usize>)>,
 }
 
@@ -332,16 +358,22 @@ impl Unnamed {
 
     /// Gives the next free address to whoever has none, in the file's order.
     fn fill_in(&mut self, problems: &mut Problems, file: &File, topology: &mut Topology) {
+        let pool = |name: &Text, few, many| match file.populations.of_member(name.get_ref()) {
+            Some(_) => many,
+            None => few,
+        };
         let lans: BTreeMap<Name, Ipv4Net> = topology.nats.iter().map(|(name, nat)| (name.clone(), nat.lan)).collect();
         for (name, _) in file.nats.iter().filter(|(_, table)| table.address.is_none()) {
             if let Some(nat) = topology.nats.get_mut(name.get_ref().as_str()) {
-                nat.address = self.next_free(problems, &lans, name, nat.behind.clone(), NAT_POOL);
+                nat.address =
+                    self.next_free(problems, &lans, name, nat.behind.clone(), pool(name, NAT_POOL, MANY_NATS));
             }
         }
         // A node with an IPv6 address alone has no other.
         for (name, _) in file.nodes.iter().filter(|(_, table)| table.address.is_none() && table.address6.is_none()) {
             if let Some(node) = topology.nodes.get_mut(name.get_ref().as_str()) {
-                node.address = self.next_free(problems, &lans, name, node.behind.clone(), NODE_POOL);
+                node.address =
+                    self.next_free(problems, &lans, name, node.behind.clone(), pool(name, NODE_POOL, MANY_NODES));
             }
         }
     }
@@ -357,11 +389,23 @@ impl Unnamed {
         let lan = network.as_ref().and_then(|nat| lans.get(nat)).copied();
         let pool = lan.unwrap_or(pool);
         // The first address of a LAN is its router's, by custom.
-        let free = pool.hosts().skip(1).find(|address| !self.taken.contains_key(&(network.clone(), *address)));
+        let first = u32::from(pool.network()) + 2;
+        let next = self.next.entry((network.clone(), pool)).or_insert(first);
+        // Addresses are only ever taken: those before the last one given are taken too.
+        let mut free = (*next..u32::from(pool.broadcast())).map(Ipv4Addr::from);
+        let free = free.find(|address| !self.taken.contains_key(&(network.clone(), *address)));
+        *next = free.map_or(u32::from(pool.broadcast()), |address| u32::from(address) + 1);
         let Some(address) = free else {
+            if problems.is_told(&name.span()) {
+                return Ipv4Addr::UNSPECIFIED;
+            }
+            let help = match &network {
+                Some(nat) => format!("give `{nat}` a larger `lan`, such as \"10.0.0.0/8\", or write the address"),
+                None => "write its `address`".to_owned(),
+            };
             problems
                 .add(name.span(), format!("there is no free address in {pool} for `{}`", name.get_ref()))
-                .help("write its `address`");
+                .help(help);
             return Ipv4Addr::UNSPECIFIED;
         };
         self.taken.insert((network, address), (format!("`{}`", name.get_ref()), name.span()));
@@ -379,9 +423,15 @@ fn check_reachable(problems: &mut Problems, file: &File, topology: &Topology) {
         let node = topology.nodes.get(name.get_ref().as_str());
         (name, table.address.as_ref(), node.map(|node| (node.address, node.behind.is_none())))
     });
+    // Many NATs have the same LAN.
+    let mut lans: BTreeMap<Ipv4Net, (&Name, &Nat)> = BTreeMap::new();
+    for (name, nat) in &topology.nats {
+        lans.entry(nat.lan).or_insert((name, nat));
+    }
     for (name, written, place) in nats.chain(nodes) {
         let Some((address, true)) = place else { continue };
-        if let Some((nat_name, nat)) = topology.nats.iter().find(|(_, nat)| nat.lan.contains(&address)) {
+        let inside = lans.values().filter(|(_, nat)| nat.lan.contains(&address));
+        if let Some((nat_name, nat)) = inside.min_by_key(|(name, _)| *name) {
             let span = written.map_or(name.span(), Spanned::span);
             problems
                 .add(

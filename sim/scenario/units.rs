@@ -392,6 +392,15 @@ pub(super) type PortOrAny = Whole<0, 65_535>;
 /// How many of something.
 pub(super) type Count = Whole<1, 1_000_000>;
 
+/// How many members a population has.
+pub(super) type Members = Whole<1, 60_000>;
+
+impl Members {
+    pub(super) fn members(self) -> u32 {
+        u32::try_from(self.0).expect("checked when it was read")
+    }
+}
+
 /// How many of something, or none.
 pub(super) type CountOrNone = Whole<0, 1_000_000>;
 

@@ -74,10 +74,11 @@ mod tests {
         ExpectationOutcome {
             text: text.to_owned(),
             line: 1,
+            file: None,
             met: false,
             reason: Some(reason.to_owned()),
             decided_at: Duration::from_secs(seconds),
-            ..ExpectationOutcome::default()
+            decided_by: String::new(),
         }
     }
 

@@ -126,9 +126,7 @@ impl Document {
             return scenario::parse(&file, &self.text);
         }
         let set: Vec<String> = self.set.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        let mut read = scenario::parse(&format!("{file} with {}", set.join(" ")), &self.edited.to_string())?;
-        read.name = self.path.file_stem().map_or(file, |stem| stem.to_string_lossy().into_owned());
-        Ok(read)
+        scenario::parse_at(&self.path, &format!("{file} with {}", set.join(" ")), &self.edited.to_string())
     }
 }
 

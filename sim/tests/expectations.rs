@@ -170,10 +170,8 @@ fn bytes_are_of_packets_that_pass() {
 
 #[test]
 fn bytes_of_a_node_are_its_packets_without_those_to_itself() {
-    let text = format!("{}\n[[expect]]\nbytes = {{ through = \"server\", at-most = \"1 GB\" }}\nwithin = \"15s\"\n", {
-        let own = REFUSED.len();
-        &REFUSED[..own]
-    });
+    let text =
+        format!("{REFUSED}\n[[expect]]\nbytes = {{ through = \"server\", at-most = \"1 GB\" }}\nwithin = \"15s\"\n");
     let scenario = scenario::parse("test.toml", &text).unwrap_or_else(|error| panic!("{error}"));
     let total = std::rc::Rc::new(std::cell::RefCell::new((std::collections::BTreeMap::new(), 0_usize)));
     let seen = total.clone();
@@ -247,5 +245,5 @@ within = "5s"
 "#,
     );
     let words: Vec<&str> = all.iter().map(|outcome| &*outcome.text).collect();
-    insta::assert_snapshot!(words.join("\n"), @"");
+    insta::assert_snapshot!(words.join("\n"));
 }

@@ -13,9 +13,11 @@
 //! "to": key` it asks for a [relay](super::relay) between them. Brokers of the original take both for registrations.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::registry::{MalformedRegistration, Registration};
@@ -137,9 +139,27 @@ impl Signal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RelayOffer {
     /// The broker's port for it.
+    #[serde(deserialize_with = "some_port")]
     pub(crate) port: u16,
-    /// What proves that a datagram comes from this side: 32 hex digits.
+    /// What proves that a datagram comes from this side: [`TOKEN_DIGITS`] hex digits.
+    #[serde(deserialize_with = "token")]
     pub(crate) token: String,
+}
+
+/// The length of a relay's token: whoever is offered one sends it again and again.
+pub(crate) const TOKEN_DIGITS: usize = 32;
+
+fn some_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    NonZeroU16::deserialize(deserializer).map(NonZeroU16::get)
+}
+
+fn token<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let token = String::deserialize(deserializer)?;
+    if token.len() == TOKEN_DIGITS && token.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        Ok(token)
+    } else {
+        Err(D::Error::custom("a relay's token has 32 hex digits"))
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +177,17 @@ mod tests {
         assert_eq!(action(json!({"service": EXTENSION, "server": true, "wait": 5})), Some(Action::Register));
         assert_eq!(Extension::of(&json!({"fibo": {}})), None);
         assert_eq!(Extension::of(&json!({EXTENSION: {"key": 1}})), None);
+    }
+
+    #[test]
+    fn an_offer_of_a_relay_is_read_only_where_it_can_be_one() {
+        let offer = |port: u32, token: &str| RelayOffer::deserialize(&json!({"port": port, "token": token})).is_ok();
+        let token = "5f3a".repeat(TOKEN_DIGITS / 4);
+        assert!(offer(40_000, &token));
+        assert!(!offer(0, &token) && !offer(65_536, &token));
+        assert!(
+            !offer(1, "") && !offer(1, &token[1..]) && !offer(1, &token.repeat(100)) && !offer(1, &"\"".repeat(32))
+        );
     }
 
     #[test]

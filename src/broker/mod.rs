@@ -50,9 +50,14 @@ mod rendezvous;
 
 pub use client::{BrokerAddress, BrokerClient, MAX_PUNCHED, PREDICTED_PORTS, REGISTER_INTERVAL, REGISTER_RETRY};
 pub use extension::{EXTENSION, MAX_SIGNAL, MAX_WAIT};
+pub(crate) use registry::ERR_NO_PEER;
 pub use registry::{Entry, Registration, Registry};
 pub use relay::RelayConfig;
 pub(crate) use rendezvous::Rendezvous;
+
+/// The largest request that a broker takes unless its server is set otherwise, in bytes: a registration or a signal has far
+/// less.
+pub const MAX_REQUEST: usize = 64 << 10;
 
 /// Settings of a [`Broker`].
 #[derive(Debug, Clone)]
@@ -70,7 +75,7 @@ impl BrokerConfig {
         Self {
             name: name.to_owned(),
             announce_interval: ANNOUNCE_INTERVAL,
-            server: ServerConfig::default(),
+            server: ServerConfig::default().max_message(MAX_REQUEST),
             relay: None,
             alternate: None,
         }
@@ -81,7 +86,7 @@ impl BrokerConfig {
         Self { announce_interval, ..self }
     }
 
-    /// Settings of its server.
+    /// Settings of its server (default: those of [`ServerConfig`], but with requests of [`MAX_REQUEST`] bytes at most).
     pub fn server(self, server: ServerConfig) -> Self {
         Self { server, ..self }
     }
@@ -258,8 +263,7 @@ impl Desk {
                 return Err(missing.to_string());
             }
         }
-        let source = from.ip().to_canonical();
-        let place = config.place(&self.places, source).map_err(|e| e.to_string())?;
+        let place = config.place(&self.places, from.ip()).map_err(|e| e.to_string())?;
         let tokens = [self.token(), self.token()];
         let [own, others] = tokens.clone();
         let (port, task) = relay_socket::open(&self.net, self.local.ip(), config, tokens, place)

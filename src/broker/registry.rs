@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 use super::extension::{EXTENSION, Offers, Signal};
 use crate::fair::FairMap;
 use crate::nat::Behaviour;
+use crate::source::{Source, source};
 
-/// How many entries a registry holds. At the limit the one unrenewed for longest goes; but a source (an IP address) that
-/// has half of them loses its own.
+/// How many entries a registry holds. At the limit the one unrenewed for longest goes; but a source
+/// ([`limits`](crate::limits)) that has half of them loses its own.
 pub const MAX_ENTRIES: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
 /// How long an entry lives that is not renewed. Peers renew theirs every 2 s.
@@ -26,7 +27,7 @@ pub const MAX_SERVICE: usize = 256;
 /// How many signals wait for a peer to fetch them. At the limit the oldest is lost.
 pub const MAX_SIGNALS: usize = 16;
 
-/// How many of them from one source (an IP address); beyond it that source's own oldest is lost.
+/// How many of them from one source ([`limits`](crate::limits)); beyond it that source's own oldest is lost.
 pub const MAX_SIGNALS_PER_SOURCE: usize = MAX_SIGNALS / 2;
 
 /// A peer that has registered.
@@ -105,15 +106,15 @@ impl TryFrom<&Value> for Registration {
 /// The peers that have registered lately.
 #[derive(Debug)]
 pub struct Registry {
-    entries: FairMap<String, Held, IpAddr>,
+    entries: FairMap<String, Held>,
 }
 
 #[derive(Debug)]
 struct Held {
     entry: Entry,
     renewed: Instant,
-    /// What other peers have for it, and from which address.
-    signals: VecDeque<(IpAddr, Value)>,
+    /// What other peers have for it, and from which source.
+    signals: VecDeque<(Source, Value)>,
     /// Whether somebody of the other role has come since it was last answered.
     company: bool,
     /// Numbers its waits: an answer that is held back is let go when the next one is asked for.
@@ -153,7 +154,7 @@ impl Registry {
         let Registration { service, server, nat } = registration;
         // A dual-stack socket sees IPv4 peers at mapped addresses, which they could not punch each other at.
         let entry = Entry { service, server, address: from.ip().to_canonical(), port: from.port(), nat };
-        let (key, source) = (entry.key(), entry.address);
+        let (key, source) = (entry.key(), source(entry.address));
         self.expire(now);
         let new = self.entries.get(&key).is_none();
         let made = Held {
@@ -215,7 +216,7 @@ impl Registry {
         self.expire(now);
         let sender = self.entries.get(&from.to_owned()).ok_or(NotRegistered::Sender)?;
         let signal = Signal { from: from.to_owned(), address: sender.entry.socket_addr(), data };
-        let source = signal.address.ip();
+        let source = source(signal.address.ip());
         let receiver = self.entries.get_mut(&to.to_owned()).ok_or(NotRegistered::Receiver)?;
         let signals = &mut receiver.signals;
         if signals.iter().filter(|(other, _)| *other == source).count() >= MAX_SIGNALS_PER_SOURCE {
@@ -239,6 +240,9 @@ impl Registry {
     }
 }
 
+/// How the error begins of who wants something of a peer that is not registered (any more).
+pub(crate) const ERR_NO_PEER: &str = "ERR_BROKER_NO_PEER";
+
 /// Why a signal is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotRegistered {
@@ -246,7 +250,7 @@ pub(super) enum NotRegistered {
     #[error("ERR_BROKER_UNREGISTERED: register before you signal")]
     Sender,
     /// The peer that is to get it.
-    #[error("ERR_BROKER_NO_PEER: there is no such peer (any more)")]
+    #[error("{ERR_NO_PEER}: there is no such peer (any more)")]
     Receiver,
 }
 
@@ -338,6 +342,28 @@ mod tests {
         let found = entries(&answer, "fibo");
         assert_eq!(found.len(), MAX_ENTRIES.get());
         assert_eq!(found.iter().filter(|entry| entry.server).count(), 200, "all of them are there still");
+    }
+
+    #[test]
+    fn one_ipv6_network_cannot_push_out_the_others_nor_their_signals() {
+        let (mut registry, now) = (Registry::new(), start());
+        let home = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 1, 0, 0, 0, n], 1000));
+        let flooder = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 2, 0, 0, 0, n], 1000));
+        for n in 1..=200 {
+            registry.note(now, home(n), registration("fibo", true));
+        }
+        let (to, _) = registry.note(now, home(1), registration("fibo", true));
+        let (friend, _) = registry.note(now, home(2), registration("fibo", true));
+        registry.signal(now, &friend, &to, json!("of a friend")).unwrap();
+        for n in 1..=2000 {
+            let (from, _) = registry.note(now + Duration::from_millis(1), flooder(n), registration("fibo", false));
+            registry.signal(now + Duration::from_millis(1), &from, &to, json!(n)).unwrap();
+        }
+        let found = registry.entries.iter().filter(|(_, held)| held.entry.server).count();
+        assert_eq!((found, registry.entries.len()), (200, MAX_ENTRIES.get()), "all of them are there still");
+        let signals = &registry.entries.get(&to).unwrap().signals;
+        assert_eq!(signals.len(), 1 + MAX_SIGNALS_PER_SOURCE);
+        assert_eq!(signals[0].1["data"], "of a friend");
     }
 
     fn open_nat(service: &str, server: bool) -> Registration {

@@ -5,11 +5,13 @@
 //! gave it over a connection, and is answered with less than it sent: nobody else can have anything forwarded or sent.
 //!
 //! ```text
-//! → {"grenache":"claim","token":"5f3a…"}
-//! ← {"grenache":"claimed","ready":true}
+//! → {"grenache":"claim","token":"5f3a…","pad":"000…"}
+//! ← {"grenache":"claimed","ready":true,"token":"5f3a…"}
 //! ```
 //!
-//! When a session ends, both sides are told: `{"grenache":"ended"}`.
+//! When a session ends, both sides are told: `{"grenache":"ended","token":"5f3a…"}`. What does not bear the side's own
+//! token is not the broker's, whatever address it seems to come from. A side that needs it no more says so, with its
+//! token, and ends it: `{"grenache":"leave","token":"5f3a…"}`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -56,7 +58,7 @@ impl RelayConfig {
         Self { sessions, ..self }
     }
 
-    /// How many of them may have been asked for from one IP address (default 8). Beyond it that address gets an error.
+    /// How many of them may have been asked for from one source ([`limits`](crate::limits), default 8). Beyond it that source gets an error.
     pub fn sessions_per_source(self, sessions: usize) -> Self {
         Self { sessions_per_source: sessions, ..self }
     }
@@ -104,9 +106,9 @@ impl From<Full> for RelayRefused {
 }
 
 impl RelayConfig {
-    /// A place for a session that `source` opens.
-    pub(super) fn place(&self, places: &Arc<Places>, source: IpAddr) -> Result<Place, RelayRefused> {
-        Ok(places.take(source, self.sessions, self.sessions_per_source)?)
+    /// A place for a session that who is at `address` opens.
+    pub(super) fn place(&self, places: &Arc<Places>, address: IpAddr) -> Result<Place, RelayRefused> {
+        Ok(places.take(address, self.sessions, self.sessions_per_source)?)
     }
 }
 
@@ -130,6 +132,8 @@ pub(super) enum SessionEnd {
     Idle,
     /// It has forwarded as much as it may.
     TotalBytes,
+    /// A side needs it no more.
+    Left,
 }
 
 impl SessionEnd {
@@ -137,6 +141,7 @@ impl SessionEnd {
         match self {
             Self::Idle => "idle",
             Self::TotalBytes => "total bytes",
+            Self::Left => "left",
         }
     }
 }
@@ -167,8 +172,10 @@ impl Session {
     }
 
     pub(super) fn on_datagram(&mut self, now: Instant, from: SocketAddr, payload: &[u8]) -> Verdict {
-        if let Some(Claim { token, .. }) = Claim::parse(payload) {
-            return self.on_claim(from, &token);
+        match Claim::parse(payload) {
+            Some(Claim { grenache: ClaimTag::Claim, token, .. }) => return self.on_claim(from, &token),
+            Some(Claim { grenache: ClaimTag::Leave, token, .. }) => return self.on_leave(from, &token),
+            None => {}
         }
         let to = match self.sides {
             [Some(a), Some(b)] if from == a => b,
@@ -197,12 +204,23 @@ impl Session {
         }
         self.sides[side] = Some(from);
         let ready = self.sides.iter().all(Option::is_some);
-        Verdict::Answer(Claimed { grenache: ClaimedTag::Claimed, ready }.encode())
+        let claimed = Claimed { grenache: ClaimedTag::Claimed, ready, token: token.to_owned() };
+        Verdict::Answer(to_json(&claimed))
     }
 
-    /// Who is to be told that it has ended.
-    pub(super) fn sides(&self) -> impl Iterator<Item = SocketAddr> {
-        self.sides.into_iter().flatten()
+    /// Only from where the side is.
+    fn on_leave(&self, from: SocketAddr, token: &str) -> Verdict {
+        let side = self.tokens.iter().position(|own| own == token);
+        match side {
+            Some(side) if self.sides[side] == Some(from) => Verdict::End(SessionEnd::Left),
+            _ => Verdict::Drop,
+        }
+    }
+
+    /// Who is to be told that it has ended, and by what.
+    pub(super) fn farewells(&self) -> impl Iterator<Item = (SocketAddr, Bytes)> {
+        let ended = |token: &String| to_json(&Ended { grenache: EndedTag::Ended, token: token.clone() });
+        self.sides.iter().zip(&self.tokens).filter_map(move |(side, token)| Some(((*side)?, ended(token))))
     }
 
     /// When it ends if nothing comes until then.
@@ -239,28 +257,48 @@ impl Rate {
     }
 }
 
-/// The datagram that tells a side that its session has ended.
-pub(crate) const ENDED: &[u8] = b"{\"grenache\":\"ended\"}";
+/// How long a claim is, in bytes: as long as its answer and the session's farewell together, which may go to an address
+/// that was forged. A shorter one is dropped.
+pub(crate) const CLAIM_BYTES: usize = 160;
 
 /// What a side proves itself with.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Claim {
     grenache: ClaimTag,
     token: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pad: String,
 }
 
 /// What it is answered.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Claimed {
+struct Claimed {
     grenache: ClaimedTag,
-    /// Whether the other side is there too.
-    pub(crate) ready: bool,
+    ready: bool,
+    token: String,
+}
+
+/// What it is told at last.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ended {
+    grenache: EndedTag,
+    token: String,
+}
+
+/// What a side hears of its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// It has its place; whether the other side is there too.
+    Claimed { ready: bool },
+    /// The session has ended.
+    Ended,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum ClaimTag {
     Claim,
+    Leave,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -269,26 +307,54 @@ enum ClaimedTag {
     Claimed,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum EndedTag {
+    Ended,
+}
+
 impl Claim {
+    /// The datagram, padded.
     pub(crate) fn encode(token: &str) -> Bytes {
-        let claim = Self { grenache: ClaimTag::Claim, token: token.to_owned() };
-        serde_json::to_vec(&claim).expect("texts can be written as JSON").into()
+        let mut claim = Self { grenache: ClaimTag::Claim, token: token.to_owned(), pad: String::new() };
+        claim.pad.push('0');
+        claim.pad = "0".repeat((CLAIM_BYTES + 1).saturating_sub(to_json(&claim).len()).max(1));
+        to_json(&claim)
     }
 
+    /// What a side says that needs the session no more.
+    pub(crate) fn encode_leave(token: &str) -> Bytes {
+        to_json(&Self { grenache: ClaimTag::Leave, token: token.to_owned(), pad: String::new() })
+    }
+
+    /// A claim that may be answered, or a side's leave.
     fn parse(payload: &[u8]) -> Option<Self> {
         // What is forwarded is mostly µTP, which never begins like this.
-        payload.starts_with(b"{\"grenache\":\"claim\"").then(|| serde_json::from_slice(payload).ok()).flatten()
+        let may_be_answered = payload.starts_with(b"{\"grenache\":\"claim\"") && payload.len() >= CLAIM_BYTES;
+        let is_leave = payload.starts_with(b"{\"grenache\":\"leave\"");
+        (may_be_answered || is_leave).then(|| serde_json::from_slice(payload).ok()).flatten()
     }
 }
 
-impl Claimed {
-    fn encode(&self) -> Bytes {
-        serde_json::to_vec(self).expect("booleans can be written as JSON").into()
+impl Heard {
+    /// Reads what came from the session's address. `None` where it is something else, or does not bear this side's token:
+    /// then anybody may have sent it.
+    pub(crate) fn parse(payload: &[u8], own_token: &str) -> Option<Self> {
+        let (heard, token) = if payload.starts_with(b"{\"grenache\":\"claimed\"") {
+            let Claimed { ready, token, .. } = serde_json::from_slice(payload).ok()?;
+            (Self::Claimed { ready }, token)
+        } else if payload.starts_with(b"{\"grenache\":\"ended\"") {
+            let Ended { token, .. } = serde_json::from_slice(payload).ok()?;
+            (Self::Ended, token)
+        } else {
+            return None;
+        };
+        (token == own_token).then_some(heard)
     }
+}
 
-    pub(crate) fn parse(payload: &[u8]) -> Option<Self> {
-        payload.starts_with(b"{\"grenache\":\"claimed\"").then(|| serde_json::from_slice(payload).ok()).flatten()
-    }
+fn to_json(value: &impl Serialize) -> Bytes {
+    serde_json::to_vec(value).expect("texts and booleans can be written as JSON").into()
 }
 
 #[cfg(test)]
@@ -330,7 +396,10 @@ mod tests {
         assert_eq!(session.on_datagram(now, at(A), b"hello"), Verdict::Drop);
         assert_eq!(session.on_datagram(now, at(STRANGER), &Claim::encode(&"c".repeat(32))), Verdict::Drop);
         let claimed = |verdict| match verdict {
-            Verdict::Answer(answer) => Claimed::parse(&answer).unwrap().ready,
+            Verdict::Answer(answer) => {
+                let own = tokens().into_iter().find_map(|token| Heard::parse(&answer, &token));
+                own.unwrap_or_else(|| panic!("{answer:?}")) == Heard::Claimed { ready: true }
+            }
             other => panic!("{other:?}"),
         };
         assert!(!claimed(session.on_datagram(now, at(A), &Claim::encode(&a))));
@@ -343,6 +412,32 @@ mod tests {
     }
 
     #[test]
+    fn each_side_is_told_the_end_with_its_own_token_which_nobody_else_has() {
+        let session = ready(start(), RelayConfig::default());
+        let [(to_a, a), (to_b, b)] = session.farewells().collect::<Vec<_>>().try_into().unwrap();
+        assert_eq!([to_a, to_b], [at(A), at(B)]);
+        let [own, others] = tokens();
+        assert_eq!([Heard::parse(&a, &own), Heard::parse(&b, &others)], [Some(Heard::Ended); 2]);
+        let forged = [&b[..], br#"{"grenache":"ended"}"#, br#"{"grenache":"ended","token":""}"#, b"{}", b""];
+        assert_eq!(forged.map(|payload| Heard::parse(payload, &own)), [None; 5]);
+    }
+
+    #[test]
+    fn a_claim_is_as_long_as_all_that_may_be_sent_for_it() {
+        let now = start();
+        let [own, _] = tokens();
+        let claim = Claim::encode(&own);
+        assert_eq!(claim.len(), CLAIM_BYTES);
+        let mut session = Session::new(now, RelayConfig::default(), tokens());
+        let short = format!(r#"{{"grenache":"claim","token":"{own}"}}"#);
+        assert_eq!(session.on_datagram(now, at(A), short.as_bytes()), Verdict::Drop);
+        assert_eq!(session.farewells().count(), 0);
+        let Verdict::Answer(answer) = session.on_datagram(now, at(A), &claim) else { panic!("it is answered") };
+        let farewell = session.farewells().next().unwrap().1;
+        assert!(answer.len() + farewell.len() <= claim.len(), "{} and {}", answer.len(), farewell.len());
+    }
+
+    #[test]
     fn a_side_whose_address_changes_claims_its_place_again() {
         let now = start();
         let mut session = ready(now, RelayConfig::default());
@@ -350,6 +445,21 @@ mod tests {
         assert!(matches!(session.on_datagram(now, moved, &Claim::encode(&tokens()[0])), Verdict::Answer(_)));
         assert_eq!(session.on_datagram(now, at(B), b"x"), Verdict::Forward(moved));
         assert_eq!(session.on_datagram(now, at(A), b"x"), Verdict::Drop);
+    }
+
+    #[test]
+    fn a_side_that_leaves_ends_the_session_and_nobody_else_does() {
+        let now = start();
+        let mut session = ready(now, RelayConfig::default());
+        let [a, b] = tokens();
+        for (from, token) in [(STRANGER, &a), (A, &b), (A, &"c".repeat(32))] {
+            assert_eq!(session.on_datagram(now, at(from), &Claim::encode_leave(token)), Verdict::Drop);
+        }
+        let leave = Claim::encode_leave(&b);
+        assert!(leave.len() >= 2 * ENDED.len(), "both sides are told with no more than was received");
+        assert_eq!(session.on_datagram(now, at(B), &leave), Verdict::End(SessionEnd::Left));
+        let mut unclaimed = Session::new(now, RelayConfig::default(), tokens());
+        assert_eq!(unclaimed.on_datagram(now, at(B), &leave), Verdict::Drop);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::relay::{ENDED, RelayConfig, Session, SessionEnd, Verdict};
+use super::relay::{RelayConfig, Session, SessionEnd, Verdict};
 use crate::event::Event;
 use crate::net::{Net, RecvMeta, Task, Transmit, UdpSocket};
 use crate::places::Place;
@@ -30,8 +30,8 @@ pub(super) fn open(
     let task = net.spawn(Box::pin(async move {
         let _place = place;
         let (session, reason) = run(session, &*socket).await;
-        for side in session.sides() {
-            send(&*socket, side, ENDED).await;
+        for (side, ended) in session.farewells() {
+            send(&*socket, side, &ended).await;
         }
         task_net.emit(Event::RelayClosed { port, bytes: session.forwarded, reason: reason.to_owned() });
     }));

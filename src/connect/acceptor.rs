@@ -5,12 +5,14 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::join;
 use lru::LruCache;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::ConnectConfig;
+use super::echo::Echo;
 use super::host::{Host, around};
 use super::ladder::Opener;
 use super::meet::{Volley, meet};
@@ -33,11 +35,11 @@ const KEPT_UNUSED: Duration = Duration::from_secs(60);
 /// How often it is looked whether one is in use.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// How soon a further punch of the same address is answered: two that answer each other must not go on for ever.
-const ECHO_EVERY: Duration = Duration::from_millis(40);
+/// How often a client that does not call is punched at most, whatever the broker tells how often.
+const PLAIN_EVERY: Duration = Duration::from_secs(1);
 
-/// How many addresses' punches are remembered for that.
-const MAX_ECHOED: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
+/// How many of them are remembered for that.
+const MAX_PLAIN: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 
 /// How often the own NAT is looked at anew, and brokers that are known by name.
 const RECHECK_EVERY: Duration = Duration::from_secs(60);
@@ -116,11 +118,9 @@ impl Acceptor {
 /// Answers punches, for that opens this side's NAT for who punches.
 async fn echo(puncher: Puncher) {
     let mut punched = puncher.punched();
-    let mut answered: LruCache<SocketAddr, Instant> = LruCache::new(MAX_ECHOED);
+    let mut echo = Echo::new();
     while let Some(from) = punched.next().await {
-        let now = Instant::now();
-        if answered.get(&from).is_none_or(|last| now >= *last + ECHO_EVERY) {
-            answered.put(from, now);
+        if echo.answers(now(), from) {
             puncher.punch(from);
         }
     }
@@ -174,7 +174,7 @@ impl Desk {
         let looking = recheck(host.clone(), brokers, presence.rendezvous.clone(), tell, presence.watch());
         let _tasks =
             [host.net().spawn(Box::pin(punch_plain_clients(puncher, seen))), host.net().spawn(Box::pin(looking))];
-        let keep = |task, in_use| kept.lock().expect("no panic while locked").push(task, in_use);
+        let keep = |task, source, in_use| kept.lock().expect("no panic while locked").push(task, source, in_use);
         let mut refusals: Vec<Task> = Vec::new();
         let mut calls: LruCache<u64, ()> = LruCache::new(MAX_CALLS);
         loop {
@@ -183,6 +183,7 @@ impl Desk {
                 Err(RecvError::Lagged(_)) => continue,
                 Err(RecvError::Closed) => return,
             };
+            let source = signal.address.ip().to_canonical();
             match Note::of(&signal) {
                 Some(Note::Call(call)) if calls.put(call.id, ()).is_none() => {
                     let attempt = Attempt {
@@ -192,11 +193,11 @@ impl Desk {
                         own: *nat.borrow(),
                         signal,
                     };
-                    match busy.take(attempt.caller(), call.plan, now()) {
+                    match busy.take(source, call.plan, now()) {
                         Ok(place) => {
                             let (using, in_use) = watch::channel(true);
                             let run = async move { attempt.run(call, place, using).await };
-                            keep(host.net().spawn(Box::pin(run)), in_use);
+                            keep(host.net().spawn(Box::pin(run)), source, in_use);
                         }
                         Err(reason) => {
                             refusals.retain(|refusal| !refusal.is_finished());
@@ -210,7 +211,8 @@ impl Desk {
                 Some(Note::Relay(offer)) => {
                     let relay = SocketAddr::new(presence.rendezvous.broker().ip(), offer.port);
                     let (ready, in_use) = watch::channel(false);
-                    keep(host.net().spawn(Box::pin(hold(host.endpoint.clone(), relay, offer.token, ready))), in_use);
+                    let holding = hold(host.endpoint.clone(), relay, offer.token, ready);
+                    keep(host.net().spawn(Box::pin(holding)), source, in_use);
                 }
                 _ => {}
             }
@@ -220,6 +222,7 @@ impl Desk {
 
 /// Punches clients that do not call: those of the original's, each time that somebody comes.
 async fn punch_plain_clients(puncher: Puncher, mut seen: watch::Receiver<Option<Result<Seen, String>>>) {
+    let mut punched: LruCache<SocketAddr, Instant> = LruCache::new(MAX_PLAIN);
     while seen.changed().await.is_ok() {
         let plain: Vec<SocketAddr> = match &*seen.borrow() {
             Some(Ok(seen)) => {
@@ -228,7 +231,13 @@ async fn punch_plain_clients(puncher: Puncher, mut seen: watch::Receiver<Option<
             }
             _ => Vec::new(),
         };
+        let now = Instant::now();
         for at in plain {
+            // Anybody's signal has the broker tell anew.
+            if punched.get(&at).is_some_and(|last| now < *last + PLAIN_EVERY) {
+                continue;
+            }
+            punched.put(at, now);
             for port in (at.port()..=u16::MAX).take(1 + usize::from(PREDICTED_PORTS)) {
                 puncher.punch(SocketAddr::new(at.ip(), port));
             }
@@ -290,7 +299,9 @@ impl Attempt {
         match call.plan {
             Plan::Punch => {
                 let shots = Shots::repeat(now(), vec![self.signal.address]);
-                meet(endpoint, puncher, shots, self.caller(), config.punch_timeout, false).await;
+                let meeting = meet(endpoint, puncher, shots, self.caller(), config.punch_timeout, false);
+                // It says that it is there; the punches do not wait for that.
+                join(self.answer(call.id, None, None), meeting).await;
             }
             Plan::Predict => {
                 let Some(at) = at else { return };

@@ -14,6 +14,8 @@ pub struct ConnectConfig {
     pub(super) nat: Option<Behaviour>,
     pub(super) check: CheckConfig,
     pub(super) client: ClientConfig,
+    pub(super) timeout: Duration,
+    pub(super) peers: usize,
     pub(super) peer_timeout: Duration,
     pub(super) direct_timeout: Duration,
     pub(super) punch_timeout: Duration,
@@ -34,6 +36,8 @@ impl Default for ConnectConfig {
             nat: None,
             check: CheckConfig::default(),
             client: ClientConfig::default(),
+            timeout: Duration::from_secs(35),
+            peers: 4,
             peer_timeout: Duration::from_secs(5),
             direct_timeout: Duration::from_millis(1500),
             punch_timeout: Duration::from_secs(2),
@@ -72,7 +76,19 @@ impl ConnectConfig {
         Self { client, ..self }
     }
 
-    /// How long to wait until somebody is registered for the service (default 5 s).
+    /// How long connecting may take in all (default 35 s): the brokers' names are looked up, a peer is found, peer after peer
+    /// is tried. Then it fails, and the report says how far it came.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        Self { timeout: timeout.min(LONGEST_WAIT), ..self }
+    }
+
+    /// With how many peers that offer the service a connection is tried at most, one after the other (default 4, at least
+    /// 1): a peer that has crashed stays registered for 15 s, and takes up to 5 s to be found out.
+    pub fn peers(self, peers: usize) -> Self {
+        Self { peers: peers.max(1), ..self }
+    }
+
+    /// How long to wait at each broker until somebody is registered for the service (default 5 s).
     pub fn peer_timeout(self, timeout: Duration) -> Self {
         Self { peer_timeout: timeout.min(LONGEST_WAIT), ..self }
     }

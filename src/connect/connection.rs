@@ -7,16 +7,20 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::climb::climb;
-use super::host::{BELIEVED, Host};
+use super::climb::{Aim, climb};
+use super::host::Host;
+use super::relayed::leave;
 use super::{ConnectReport, Path, Rung};
 use crate::net::Task;
 use crate::rpc::{PeerRpcClient, RequestOptions, RpcError};
 
+/// How often it is looked whether a relay that was left for a better way is still in use.
+const LEAVE_EVERY: Duration = Duration::from_millis(500);
+
 /// A way to a service. Cheap to clone; with the last clone its sockets close, a relay's among them.
 ///
 /// Where it leads through a relay, a better way is looked for now and then. Requests that begin after one was found take
-/// that one; those that are under way stay where they are. A relay ends when it was idle for too long
+/// that one; those that are under way stay where they are, and with the last of them the relay ends. A relay also ends when it was idle for too long
 /// ([`RelayConfig::idle_timeout`](crate::broker::RelayConfig::idle_timeout)); the next request then connects anew within
 /// its own timeout, and fails at once where there is no way any more.
 #[derive(Debug, Clone)]
@@ -98,7 +102,7 @@ impl Connection {
         }
         let _anew = self.0.anew.lock().await;
         if self.path().is_gone() {
-            let found = climb(&self.0.host, &self.0.service, Rung::Relay, BELIEVED).await;
+            let found = climb(&self.0.host, &self.0.service, Aim::AnyWay).await;
             let (path, _) = found.map_err(|report| {
                 RpcError::Transport(format!("the relay has ended, and there is no other way: {report}"))
             })?;
@@ -122,11 +126,24 @@ async fn upgrade(host: Arc<Host>, service: String, connection: Weak<Inner>) {
         if !connection.upgrade().as_ref().is_some_and(relayed) {
             return;
         }
-        if let Ok((path, _)) = climb(&host, &service, Rung::ManyPorts, Duration::ZERO).await
+        if let Ok((path, _)) = climb(&host, &service, Aim::NoRelay).await
             && let Some(connection) = connection.upgrade()
         {
-            *connection.path() = Arc::new(path);
-            return;
+            let relayed = std::mem::replace(&mut *connection.path(), Arc::new(path));
+            drop(connection);
+            return leave_relay(&host, relayed).await;
         }
+    }
+}
+
+/// Ends a relay once nothing goes through it any more.
+async fn leave_relay(host: &Host, path: Arc<Path>) {
+    // Streamed calls, and clients that were handed out, have connections of their own.
+    while Arc::strong_count(&path) > 1 || host.endpoint.connections_to(path.to) > 0 {
+        path.rpc.retire(path.to);
+        sleep(LEAVE_EVERY).await;
+    }
+    if let Some((_, token)) = &path.kept {
+        leave(&host.endpoint, path.to, token);
     }
 }

@@ -1,14 +1,16 @@
 //! What a caller and a peer do alike: find brokers, know their NAT, open fresh sockets.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::config::ConnectConfig;
-use crate::broker::BrokerAddress;
+use super::presence::Presence;
+use crate::broker::{BrokerAddress, Rendezvous};
 use crate::link::Link;
 use crate::nat::{self, Behaviour, Mapping};
 use crate::net::{Net, Rng, UdpSocket};
@@ -31,8 +33,10 @@ pub(super) struct Host {
     pub(super) link: Option<Link>,
     pub(super) config: ConnectConfig,
     rng: Mutex<Rng>,
-    /// What was found out of the NAT, and when.
-    known: Mutex<Option<(Instant, Behaviour)>>,
+    /// What was found out of the NAT, and when; `None` where that failed.
+    known: Mutex<Option<(Instant, Option<Behaviour>)>>,
+    /// Who this host looks for at which broker.
+    presences: Mutex<BTreeMap<(SocketAddr, String), Weak<Presence>>>,
     /// Held by who finds it out: two at once would take the ports that each other's sockets are to be told by.
     checking: tokio::sync::Mutex<()>,
 }
@@ -45,6 +49,9 @@ pub(super) struct Expected {
 
 /// For how long what was found out of a NAT is believed.
 pub(super) const BELIEVED: Duration = Duration::from_secs(300);
+
+/// For how long nobody is asked again after nobody has answered.
+const NOT_ASKED_AGAIN: Duration = Duration::from_secs(10);
 
 impl Host {
     pub(super) fn new(
@@ -63,7 +70,8 @@ impl Host {
             link,
             config,
             rng,
-            known: Mutex::new(None),
+            known: Mutex::default(),
+            presences: Mutex::default(),
             checking: tokio::sync::Mutex::default(),
         }
     }
@@ -98,12 +106,30 @@ impl Host {
         }
         let _checking = self.checking.lock().await;
         let known = *self.known.lock().expect("no panic while locked");
-        if let Some((_, nat)) = known.filter(|(since, _)| since.elapsed() < max_age) {
-            return nat;
+        if let Some((since, nat)) = known {
+            let fresh = if nat.is_some() { max_age } else { max_age.min(NOT_ASKED_AGAIN) };
+            if since.elapsed() < fresh {
+                return nat.unwrap_or(Behaviour::UNKNOWN);
+            }
         }
-        let Ok(report) = nat::check(self.net(), brokers, self.config.check).await else { return Behaviour::UNKNOWN };
-        *self.known.lock().expect("no panic while locked") = Some((Instant::now(), report.behaviour));
-        report.behaviour
+        let nat = nat::check(self.net(), brokers, self.config.check).await.ok().map(|report| report.behaviour);
+        *self.known.lock().expect("no panic while locked") = Some((Instant::now(), nat));
+        nat.unwrap_or(Behaviour::UNKNOWN)
+    }
+
+    /// This host as somebody who looks for `service` at a broker. All who do share it: for the broker they are one peer,
+    /// and what it has for that peer it gives once.
+    pub(super) fn presence(&self, broker: SocketAddr, service: &str) -> Arc<Presence> {
+        let mut presences = self.presences.lock().expect("no panic while locked");
+        presences.retain(|_, presence| presence.strong_count() > 0);
+        let key = (broker, service.to_owned());
+        if let Some(presence) = presences.get(&key).and_then(Weak::upgrade) {
+            return presence;
+        }
+        let rendezvous = Rendezvous::new(&self.rpc, broker, service, false, Behaviour::UNKNOWN);
+        let presence = Arc::new(Presence::start(self.net(), rendezvous));
+        presences.insert(key, Arc::downgrade(&presence));
+        presence
     }
 
     /// A fresh socket, whose port towards a peer is foretold from the one that the broker sees.

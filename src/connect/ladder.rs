@@ -73,6 +73,12 @@ pub(crate) fn punch(caller: Behaviour, peer: Behaviour) -> Result<(), Impossible
         .ok_or("neither side can know the port that the other one's punches come from")
 }
 
+/// Whether punches meet this peer whatever the caller's NAT does, so that the caller need not know.
+pub(crate) fn punch_from_anywhere(peer: Behaviour) -> bool {
+    let from_anywhere = |peer| Behaviour::UNKNOWN.possibilities().all(|caller| punch(caller, peer).is_ok());
+    peer.possibilities().all(from_anywhere)
+}
+
 /// Whether fresh sockets can meet of which the next ports are predicted.
 pub(crate) fn predict(caller: Behaviour, peer: Behaviour) -> Result<(), Impossible> {
     any_pair(caller, peer, |caller, peer| meets_predicted(caller, peer) || meets_predicted(peer, caller))
@@ -183,6 +189,7 @@ mod tests {
         assert_eq!(many_ports(PORT_RESTRICTED, SYMMETRIC), Ok(Opener::Peer));
         assert_eq!(many_ports(SYMMETRIC, PORT_RESTRICTED), Ok(Opener::Caller));
         assert!(many_ports(SYMMETRIC, SYMMETRIC).is_err() && predict(SYMMETRIC, SYMMETRIC).is_err());
+        assert!([PORT_RESTRICTED, SYMMETRIC, Behaviour::UNKNOWN].into_iter().all(|peer| !punch_from_anywhere(peer)));
         let contiguous = Behaviour { ports: Ports::Contiguous(1), ..SYMMETRIC };
         assert!(predict(contiguous, contiguous).is_ok() && predict(contiguous, SYMMETRIC).is_err());
     }
@@ -207,6 +214,7 @@ mod tests {
             for peer in Behaviour::UNKNOWN.possibilities() {
                 assert!(punch(cone, peer).is_ok(), "{peer}");
             }
+            assert!(punch_from_anywhere(cone));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! How many callers an acceptor helps, how often, and what it keeps for them.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use crate::places::{self, Places};
 /// How many callers are helped at once; further ones are refused.
 pub const MAX_ATTEMPTS: usize = 16;
 
-/// How many of them from one IP address.
+/// How many of them from one source ([`limits`](crate::limits)).
 pub const MAX_ATTEMPTS_PER_SOURCE: usize = 4;
 
 /// How many refused callers are told so at once; others' time runs out.
@@ -25,7 +26,7 @@ pub const MAX_REFUSALS: usize = 16;
 /// For how many callers many sockets are open at once, so that descriptors do not run out; further ones are refused.
 pub const MAX_VOLLEYS: usize = 1;
 
-/// How often one IP address may have many ports tried at once ...
+/// How often one source may have many ports tried at once ...
 pub const MANY_PORTS_BURST: u32 = 4;
 
 /// ... and how soon once more from then on. Further calls are refused.
@@ -37,22 +38,34 @@ pub const MANY_PORTS_TOTAL_BURST: u32 = 16;
 /// ... and how soon once more from then on.
 pub const MANY_PORTS_TOTAL_EVERY: Duration = Duration::from_secs(1);
 
-/// How many fresh sockets and relays are kept for callers that were helped; then one without connections is closed, or
-/// the oldest where all have some.
+/// How many fresh sockets and relays are kept for callers that were helped. At the limit one goes of the source (an IP
+/// address) that has most: one without connections, or its oldest where all have some.
 pub const MAX_KEPT: usize = 256;
 
 /// What was done for callers and goes on by itself.
 #[derive(Debug, Default)]
-pub(super) struct Kept(VecDeque<(Task, watch::Receiver<bool>)>);
+pub(super) struct Kept(VecDeque<Keep>);
+
+#[derive(Debug)]
+struct Keep {
+    task: Task,
+    /// The caller's.
+    source: IpAddr,
+    in_use: watch::Receiver<bool>,
+}
 
 impl Kept {
-    pub(super) fn push(&mut self, task: Task, in_use: watch::Receiver<bool>) {
-        self.0.retain(|(task, _)| !task.is_finished());
+    pub(super) fn push(&mut self, task: Task, source: IpAddr, in_use: watch::Receiver<bool>) {
+        self.0.retain(|kept| !kept.task.is_finished());
         if self.0.len() >= MAX_KEPT {
-            let unused = self.0.iter().position(|(_, in_use)| !*in_use.borrow());
-            self.0.remove(unused.unwrap_or(0));
+            let mut counts = BTreeMap::from([(source, 1)]);
+            self.0.iter().for_each(|kept| *counts.entry(kept.source).or_insert(0) += 1);
+            // By the count first: one source's sockets, in use or not, are not pushed out by another's.
+            let worth = |kept: &Keep| (Reverse(counts[&kept.source]), *kept.in_use.borrow());
+            let least = (0..self.0.len()).min_by_key(|nth| worth(&self.0[*nth]));
+            least.and_then(|nth| self.0.remove(nth));
         }
-        self.0.push_back((task, in_use));
+        self.0.push_back(Keep { task, source, in_use });
     }
 }
 
@@ -166,13 +179,13 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_unused_makes_room_before_what_is_in_use() {
-        let (net, mut kept) = (crate::net::HostNetwork::new().unwrap(), Kept::default());
+        let (net, mut kept) = (crate::net::HostNetwork::new(), Kept::default());
         let net: crate::net::Net = Arc::new(net);
         let mut push = |used| {
             let (keep, in_use) = watch::channel(used);
-            kept.push(net.spawn(Box::pin(std::future::pending())), in_use);
+            kept.push(net.spawn(Box::pin(std::future::pending())), source(1), in_use);
             drop(keep);
-            kept.0.iter().filter(|(_, in_use)| *in_use.borrow()).count()
+            kept.0.iter().filter(|kept| *kept.in_use.borrow()).count()
         };
         for nth in 1..=MAX_KEPT - 1 {
             assert_eq!(push(true), nth);
@@ -183,5 +196,29 @@ mod tests {
         }
         assert_eq!(push(true), MAX_KEPT);
         assert_eq!(push(true), MAX_KEPT, "then the oldest goes");
+    }
+
+    #[tokio::test]
+    async fn one_sources_sockets_do_not_push_out_anothers() {
+        let (net, mut kept) = (crate::net::HostNetwork::new(), Kept::default());
+        let net: crate::net::Net = Arc::new(net);
+        let mut push = |n, used| {
+            let (keep, in_use) = watch::channel(used);
+            kept.push(net.spawn(Box::pin(std::future::pending())), source(n), in_use);
+            drop(keep);
+            let of = |n| kept.0.iter().filter(|kept| kept.source == source(n)).count();
+            (of(1), of(2))
+        };
+        push(2, true);
+        // Its caller is about to connect, or has just done so.
+        push(2, false);
+        for _ in 0..2 * MAX_KEPT {
+            push(1, true);
+        }
+        assert_eq!(push(1, true), (MAX_KEPT - 2, 2), "all of the other's are in use, and yet they go");
+        for _ in 0..MAX_KEPT {
+            push(2, true);
+        }
+        assert_eq!(push(2, true), (MAX_KEPT / 2, MAX_KEPT / 2));
     }
 }

@@ -171,7 +171,7 @@ mod tests {
             Note::Call(Call { id: 1, plan: Plan::ManyPorts(Opener::Caller), at, nat: Behaviour::OPEN }),
             Note::Answer(Answer { id: 1, at, refused: None }),
             Note::Answer(Answer { id: 1, at: None, refused: Some("busy".to_owned()) }),
-            Note::Relay(RelayOffer { port: 7, token: "ab".to_owned() }),
+            Note::Relay(RelayOffer { port: 7, token: "ab".repeat(16) }),
         ] {
             let signal = |data| Signal { from: "k".to_owned(), address: "192.0.2.1:1".parse().unwrap(), data };
             assert_eq!(Note::of(&signal(note.to_json())), Some(note.clone()));

@@ -25,11 +25,11 @@ use super::values::MAX_VALUE;
 use crate::event::Event;
 use crate::net::{Net, Task, TcpListener, TcpStream};
 
-/// How many connections are open at once; further ones wait in the listener's backlog.
-const MAX_CONNECTIONS: usize = 1024;
+/// How many connections to a Grape's API are open at once; further ones wait in the listener's backlog.
+pub const MAX_HTTP_CONNECTIONS: usize = 1024;
 
-/// How long a request's head, and then its body, may take; an idle connection is closed after as long.
-const READ_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a request's head, and then its body, may take at a Grape's API; an idle connection is closed after as long.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long to wait when connections cannot be accepted, before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -60,7 +60,7 @@ impl Api {
 
     /// Accepts connections until it is dropped, and ends them then.
     pub(super) async fn serve(self, mut listener: Box<dyn TcpListener>) {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let permits = Arc::new(Semaphore::new(MAX_HTTP_CONNECTIONS));
         let mut connections: Vec<Task> = Vec::new();
         // The semaphore is never closed.
         while let Ok(permit) = permits.clone().acquire_owned().await {
@@ -86,7 +86,7 @@ impl Api {
         let service = service_fn(|request| self.respond(request, from));
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(READ_TIMEOUT)
+            .header_read_timeout(HTTP_TIMEOUT)
             // The wall clock is not reproducible, and no client asks for it.
             .auto_date_header(false)
             // What a client sends back to back is answered back to back.
@@ -111,7 +111,7 @@ impl Api {
         // With its query, so that a query string makes the route unknown.
         let route = request.uri().path_and_query().map_or("", |path| path.as_str()).to_owned();
         let body = Limited::new(request.into_body(), self.max_payload).collect();
-        let body = match tokio::time::timeout(READ_TIMEOUT, body).await {
+        let body = match tokio::time::timeout(HTTP_TIMEOUT, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 self.malformed(from, "the body is too long");

@@ -10,7 +10,7 @@
 //! use grenache::net::{HostNetwork, Net};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let net: Net = Arc::new(HostNetwork::new()?);
+//! let net: Net = Arc::new(HostNetwork::new());
 //! let config = GrapeConfig::default()
 //!     .dht_address("127.0.0.1:20001".parse()?)
 //!     .api_address("127.0.0.1:30001".parse()?)
@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::driver::{Driver, Handle, Status};
 use self::http::Api;
+pub use self::http::{HTTP_TIMEOUT, MAX_HTTP_CONNECTIONS};
 use self::krpc::NodeId;
 use self::node::{Node, NodeConfig, NodeStats};
 pub use self::tokens::TokenSecrets;

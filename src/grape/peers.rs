@@ -10,6 +10,7 @@ use rand::seq::SliceRandom;
 use super::krpc::Key;
 use crate::fair::FairMap;
 use crate::net::Rng;
+use crate::source::source;
 
 /// How many peers one name may have; beyond it the one that was announced longest ago goes, of those at the same IP
 /// address where that has half of them.
@@ -38,7 +39,7 @@ struct Peer {
 
 impl PeerStore {
     /// A store of up to `max_names` names; beyond it the one that was announced longest ago goes, of those that the same
-    /// IP address announced where that has half of them.
+    /// source announced where that has half of them.
     pub(super) fn new(now: Instant, max_age: Duration, max_names: NonZeroUsize) -> Self {
         let max_age = max_age.max(Duration::from_millis(1));
         Self { max_age, born: now, generation: 0, names: FairMap::new(max_names), count: 0, evicted: 0 }
@@ -47,7 +48,7 @@ impl PeerStore {
     /// Stores a peer, or makes it young again.
     pub(super) fn insert(&mut self, now: Instant, name: &Key, address: SocketAddrV4) {
         self.expire(now);
-        let (peers, displaced) = self.names.entry(name, *address.ip(), VecDeque::new);
+        let (peers, displaced) = self.names.entry(name, source(*address.ip()), VecDeque::new);
         if let Some(at) = peers.iter().position(|peer| peer.address == address) {
             peers.remove(at);
             self.count -= 1;

@@ -7,6 +7,7 @@ use sha1::{Digest, Sha1};
 
 use super::krpc::{Key, Mutable, NodeId, Value};
 use crate::fair::FairMap;
+use crate::source::source;
 
 /// A value must be smaller than this, in bytes, to be put.
 pub(super) const MAX_VALUE: usize = 1000;
@@ -38,17 +39,12 @@ impl ValueStore {
     }
 
     /// Stores an immutable value.
-    pub(super) fn insert(&mut self, source: Ipv4Addr, value: Value) {
-        self.0.entry(&target(&value), source, || Stored { value, mutable: None });
+    pub(super) fn insert(&mut self, from: Ipv4Addr, value: Value) {
+        self.0.entry(&target(&value), source(from), || Stored { value, mutable: None });
     }
 
     /// Stores a mutable value, whose signature has been checked, where it is newer than what is there.
-    pub(super) fn replace(
-        &mut self,
-        source: Ipv4Addr,
-        value: Value,
-        mut mutable: Box<Mutable>,
-    ) -> Result<(), Conflict> {
+    pub(super) fn replace(&mut self, from: Ipv4Addr, value: Value, mut mutable: Box<Mutable>) -> Result<(), Conflict> {
         let target = mutable.target();
         let expected = mutable.expected.take();
         if let Some(Stored { value: stored, mutable: Some(there) }) = self.0.get(&target) {
@@ -62,7 +58,7 @@ impl ValueStore {
             }
         }
         let stored = Stored { value, mutable: Some(mutable) };
-        let (entry, _) = self.0.entry(&target, source, || stored.clone());
+        let (entry, _) = self.0.entry(&target, source(from), || stored.clone());
         *entry = stored;
         Ok(())
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::probe::{Probe, Probed};
 use super::{Behaviour, Filtering, Mapping, Observations, Ports, Sample};
-use crate::net::{Net, RecvMeta, Rng, Transmit, UdpSocket};
+use crate::net::{LONGEST_WAIT, Net, RecvMeta, Rng, Transmit, UdpSocket};
 
 /// How many brokers are asked; those after them are not.
 pub const MAX_BROKERS: usize = 8;
@@ -45,14 +45,14 @@ impl Default for CheckConfig {
 }
 
 impl CheckConfig {
-    /// How long an answer may take (default 1.2 s, at least 1 ms). What has not come by then was filtered.
+    /// How long an answer may take (default 1.2 s, at least 1 ms, at most a year). What has not come by then was filtered.
     pub fn timeout(self, timeout: Duration) -> Self {
-        Self { timeout: timeout.max(Duration::from_millis(1)), ..self }
+        Self { timeout: timeout.clamp(Duration::from_millis(1), LONGEST_WAIT), ..self }
     }
 
-    /// How often a probe is repeated until its answer comes (default every 300 ms, at least 1 ms).
+    /// How often a probe is repeated until its answer comes (default every 300 ms, at least 1 ms, at most a year).
     pub fn interval(self, interval: Duration) -> Self {
-        Self { interval: interval.max(Duration::from_millis(1)), ..self }
+        Self { interval: interval.clamp(Duration::from_millis(1), LONGEST_WAIT), ..self }
     }
 
     /// How many sockets are used (default 4, from 3 to 16): what the port assignment is told by.
@@ -123,8 +123,9 @@ impl fmt::Display for Report {
 /// Finds out what the NAT in front of this host does, by asking brokers of ours how they see it.
 ///
 /// The first broker that answers is asked most. A second one with another address, and one that offers an alternate
-/// port, make the answer complete; without them it is unknown in part ([`Report::advice`]). Takes up to 10 s where
-/// nobody answers, and 1.5 s and some 40 packets where a NAT filters.
+/// port, make the answer complete; without them it is unknown in part ([`Report::advice`]). Takes 1.5 s and some 40 packets
+/// where a NAT filters, up to 10 s where nobody answers, and up to 16 s where only the last one of [`MAX_BROKERS`] does and
+/// every answer is late.
 ///
 /// ```no_run
 /// # async fn example(net: grenache::net::Net) -> Result<(), grenache::nat::CheckError> {
@@ -156,7 +157,9 @@ pub async fn check(net: &Net, brokers: &[SocketAddr], config: CheckConfig) -> Re
         }
     }
     let alternate = probed.alternate.map(|port| SocketAddr::new(broker.ip(), port.get()));
-    let other = brokers.iter().copied().filter(|other| other.ip() != broker.ip());
+    // Those before it have not answered.
+    let after = brokers.iter().copied().skip_while(|other| *other != broker);
+    let other = after.filter(|other| other.ip() != broker.ip());
     let second = checking.others(&sockets, &mut observations, broker, alternate, other).await;
     let report = Report {
         behaviour: observations.classify(),
@@ -211,38 +214,43 @@ impl Checking<'_> {
         let config = self.config;
         let ids: [u64; 4] = std::array::from_fn(|_| self.rng.random());
         let first = &sockets[0];
+        // Of a path that loses packets too little is known: a silent answer is no filter then.
+        let complete = sockets.len() >= self.config.sockets;
         let elsewhere = async {
             let at_other_port = match alternate {
                 Some(alternate) => exchange(first, first, alternate, Probe::new(ids[0]), config).await,
                 None => None,
             };
+            let mut second = None;
             for other in others {
-                if let Some(answer) = exchange(first, first, other, Probe::new(ids[1]), config).await {
-                    return (at_other_port, Some((other, answer.from)));
+                second = exchange(first, first, other, Probe::new(ids[1]), config).await.map(|seen| (other, seen.from));
+                if second.is_some() {
+                    break;
                 }
             }
-            (at_other_port, None)
+            let lets_in = match (second, sockets.get(2).filter(|_| complete)) {
+                (Some((second, _)), Some(listener)) => {
+                    // The first socket is known to get answers from there. It asks for one to the third one's port.
+                    let to_port = NonZeroU16::new(observations.samples[2].mapped.port());
+                    let probe = Probe { to_port, ..Probe::new(ids[3]) };
+                    Some(exchange(first, listener, second, probe, config).await.is_some())
+                }
+                _ => None,
+            };
+            (at_other_port, second, lets_in)
         };
-        // Of a path that loses packets too little is known: a silent answer is no filter then.
-        let complete = sockets.len() >= self.config.sockets;
         let other_port = async {
             let (Some(socket), Some(_)) = (sockets.get(1).filter(|_| complete), alternate) else { return None };
             let probe = Probe { via_alternate: true, ..Probe::new(ids[2]) };
             Some(exchange(socket, socket, broker, probe, config).await.is_some())
         };
-        let ((at_other_port, second), lets_other_ports_in) = join(elsewhere, other_port).await;
+        // Silence is waited for in both at once.
+        let ((at_other_port, second, lets_other_addresses_in), lets_other_ports_in) = join(elsewhere, other_port).await;
         observations.at_other_port = at_other_port.map(|answer| answer.from);
         observations.at_other_address = second.map(|(_, seen)| seen);
         observations.lets_other_ports_in = lets_other_ports_in;
-        let (second, _) = second?;
-        if let (true, Some(listener)) = (complete, sockets.get(2)) {
-            // The first socket is known to get answers from there. It asks for one to the third one's port.
-            let to_port = NonZeroU16::new(observations.samples[2].mapped.port());
-            let probe = Probe { to_port, ..Probe::new(ids[3]) };
-            let arrived = exchange(first, listener, second, probe, config).await.is_some();
-            observations.lets_other_addresses_in = Some(arrived);
-        }
-        Some(second)
+        observations.lets_other_addresses_in = lets_other_addresses_in;
+        second.map(|(second, _)| second)
     }
 }
 

@@ -29,7 +29,7 @@ type Observer = dyn Fn(&Event) + Send + Sync;
 /// The operating system's network.
 ///
 /// Must be used inside a tokio runtime with I/O and time enabled.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct HostNetwork {
     /// Made with the first call: a Grape makes none, and would need a tenth more memory for it.
     http: Arc<OnceLock<reqwest::Client>>,
@@ -43,12 +43,10 @@ impl fmt::Debug for HostNetwork {
 }
 
 impl HostNetwork {
-    /// The operating system's network, ready to be shared.
-    ///
-    /// # Errors
-    /// None by now: where the HTTP client cannot be set up, the first call of [`HttpClient::post`] says so.
-    pub fn new() -> io::Result<Self> {
-        Ok(Self { http: Arc::default(), observer: None })
+    /// The operating system's network, ready to be shared. Where its HTTP client cannot be set up, the first call of
+    /// [`HttpClient::post`] says so.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Shows `observer` every event too, from the task that it happened in: it should be quick.

@@ -34,11 +34,11 @@ pub const MAX_COUNTED: NonZeroUsize = NonZeroUsize::new(500).expect("not zero");
 /// How many punches, handshakes or messages a [`Subscription`] holds. At the limit it skips the oldest.
 pub const MAX_BEHIND: usize = 1024;
 
-/// How many punches of one IP address are reported: those beyond are counted and dropped. It lets a peer through that
+/// How many punches of one source ([`limits`](crate::limits)) are reported: those beyond are counted and dropped. It lets a peer through that
 /// probes many ports at once.
 pub const PUNCH_RATE: Rate = Rate { burst: 512, per_second: 128 };
 
-/// How many punches go back to one IP address that punches ([`Puncher::punch_back`]): enough to open this side's NAT,
+/// How many punches go back to one source that punches ([`Puncher::punch_back`]): enough to open this side's NAT,
 /// and too few for two peers that both punch back to keep each other busy.
 pub const PUNCH_BACK_RATE: Rate = Rate { burst: 10, per_second: 5 };
 

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::source::{Source, source};
+
 /// How long a text may take from its first byte to its last, beside the time that [`TEXT_RATE`] gives it. Counted from
 /// when the reader is ready for it: a server that reads nothing for the moment holds its own slowness against nobody.
 pub const TEXT_TIME: Duration = Duration::from_secs(30);
@@ -178,11 +180,11 @@ impl Held {
     }
 }
 
-/// What each source holds, an IP address, for as long as it has a connection or a request in flight.
+/// What each source holds, for as long as it has a connection or a request in flight.
 #[derive(Debug)]
 pub(super) struct Sources {
     most: Most,
-    held: Mutex<BTreeMap<IpAddr, Weak<Held>>>,
+    held: Mutex<BTreeMap<Source, Weak<Held>>>,
 }
 
 impl Sources {
@@ -190,9 +192,8 @@ impl Sources {
         Self { most, held: Mutex::default() }
     }
 
-    pub(super) fn of(&self, source: IpAddr) -> Arc<Held> {
-        // An IPv4 address is the same source on an IPv6 socket.
-        let source = source.to_canonical();
+    pub(super) fn of(&self, address: IpAddr) -> Arc<Held> {
+        let source = source(address);
         let mut all = self.held.lock().expect("no panic while locked");
         if let Some(held) = all.get(&source).and_then(Weak::upgrade) {
             return held;
@@ -241,6 +242,16 @@ mod tests {
         drop(held);
         let _other = sources.of(other);
         assert_eq!(sources.held.lock().unwrap().len(), 1, "the first is forgotten");
+    }
+
+    #[test]
+    fn a_source_is_one_whichever_address_of_its_network_it_takes() {
+        let sources = Sources::new(Most { unfinished: 1, in_flight: 1, unsent: 1 });
+        let of = |text: &str| sources.of(text.parse().unwrap());
+        let held = ["2001:db8::1", "192.0.2.1"].map(of);
+        assert!(Arc::ptr_eq(&held[0], &of("2001:db8::ffff:1")));
+        assert!(Arc::ptr_eq(&held[1], &of("::ffff:192.0.2.1")));
+        assert!(!Arc::ptr_eq(&held[0], &of("2001:db8:0:1::1")));
     }
 
     #[test]

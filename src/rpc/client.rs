@@ -273,6 +273,11 @@ impl PeerRpcClient {
         self.0.carrier.pool().transports()
     }
 
+    /// Ends the connections to an address, each once nothing is in flight on it. A further request opens another one.
+    pub(crate) fn retire(&self, to: SocketAddr) {
+        self.0.carrier.pool().retire(Instant::now().into_std(), to);
+    }
+
     pub(super) fn link(&self) -> Option<&Link> {
         self.0.link.as_ref()
     }

@@ -218,6 +218,13 @@ impl Pool {
         None
     }
 
+    /// Gives the connections to a destination no further requests: each is closed once nothing is in flight on it.
+    pub(super) fn retire(&mut self, now: Instant, to: SocketAddr) {
+        let Some(destination) = self.destinations.get_mut(&to) else { return };
+        destination.transports.values_mut().for_each(|transport| transport.retired = true);
+        self.tidy(now, to);
+    }
+
     /// Whether a connection to a destination is established.
     pub(super) fn is_active(&self, to: SocketAddr) -> bool {
         self.destinations.get(&to).is_some_and(|d| d.transports.values().any(|t| t.connected && !t.retired))

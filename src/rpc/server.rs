@@ -87,18 +87,18 @@ impl ServerConfig {
     /// How many requests of all connections may wait for [`Requests::next`] (default 1024, at least 1). At the limit
     /// nothing more is read.
     pub fn max_queue(self, max_queue: usize) -> Self {
-        Self { max_queue: max_queue.max(1), ..self }
+        Self { max_queue: max_queue.clamp(1, tokio::sync::Semaphore::MAX_PERMITS), ..self }
     }
 
     /// How many requests of all connections may be unanswered (default 32,768, at least 1); large ones count as for
-    /// [`max_in_flight`](Self::max_in_flight). Half of them may be from one IP address. At the limit nothing more is read,
+    /// [`max_in_flight`](Self::max_in_flight). Half of them may be from one source ([`limits`](crate::limits)). At the limit nothing more is read,
     /// or nothing from there.
     pub fn max_in_flight_total(self, max_in_flight_total: u32) -> Self {
         Self { max_in_flight_total: max_in_flight_total.max(1), ..self }
     }
 
     /// How many bytes the unfinished requests of all connections may have together, 16 KiB of each not counted (default
-    /// 256 MiB), half of them on connections from one IP address. A connection that needs more gets
+    /// 256 MiB), half of them on connections from one source. A connection that needs more gets
     /// [`ERR_REQUEST_SIZE`] and is closed.
     pub fn max_unfinished(self, max_unfinished: usize) -> Self {
         Self { max_unfinished, ..self }
@@ -111,7 +111,7 @@ impl ServerConfig {
     }
 
     /// How many bytes of replies of all connections may wait to be taken (default 256 MiB), half of them on connections
-    /// from one IP address. Beyond it, no further request is read, or none from there, until they are taken or
+    /// from one source. Beyond it, no further request is read, or none from there, until they are taken or
     /// [`write_timeout`](Self::write_timeout) ends their connections; those in flight already are still answered.
     pub fn max_unsent_total(self, max_unsent_total: usize) -> Self {
         Self { max_unsent_total: max_unsent_total.max(1), ..self }

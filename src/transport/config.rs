@@ -49,8 +49,8 @@ impl EndpointConfig {
         self
     }
 
-    /// How many connections that peers have opened from one IP address there may be at once (default 1024, as many peers
-    /// may share a NAT's address). Beyond it, the oldest half-open one of that address is forgotten, and where there is
+    /// How many connections that peers have opened from one source ([`limits`](crate::limits)) there may be at once (default
+    /// 1024, as many peers may share a NAT's address). Beyond it, the oldest half-open one of that source is forgotten, and where there is
     /// none a SYN goes unanswered.
     pub fn max_connections_per_source(mut self, count: usize) -> Self {
         self.max_connections_per_source = count.max(1);

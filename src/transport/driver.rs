@@ -37,6 +37,8 @@ pub(super) struct Driver {
     pub(super) buffers: Vec<u8>,
     /// Connections that were changed.
     pub(super) queue: VecDeque<Arc<Conn>>,
+    /// Acks of single packets, where there is loss.
+    pub(super) acks: VecDeque<(SocketAddr, Vec<u8>)>,
     pub(super) resets: ResetLimiter,
     timers: BTreeMap<(Instant, u64), Arc<Conn>>,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -57,6 +59,7 @@ impl Driver {
             socket,
             buffers: vec![0; buffer * BUFFERS],
             queue: VecDeque::new(),
+            acks: VecDeque::new(),
             resets: ResetLimiter::default(),
             timers: BTreeMap::new(),
             sleep: None,
@@ -99,6 +102,11 @@ impl Driver {
         let batch = Batch { datagrams: self.socket.max_transmit_segments().max(1), bytes: BATCH_BYTES };
         for _ in 0..SEND_ROUNDS {
             ready!(self.send_unsent(cx));
+            if let Some((to, ack)) = self.acks.pop_front() {
+                self.out = ack;
+                self.unsent = Some((to, None));
+                continue;
+            }
             let datagram = self.shared.inner().outgoing.pop_front();
             if let Some((to, payload)) = datagram {
                 self.out.clear();

@@ -121,6 +121,11 @@ impl Endpoint {
         self.handle.shared.inner().connections.len()
     }
 
+    /// How many of them are to this address.
+    pub fn connections_to(&self, to: SocketAddr) -> usize {
+        self.handle.shared.inner().connections.keys().filter(|(remote, _)| *remote == to).count()
+    }
+
     /// The network it is on.
     pub fn net(&self) -> &Net {
         &self.handle.shared.net

@@ -15,6 +15,7 @@ use super::{DATAGRAM_QUEUE, Datagram, MAX_MESSAGE};
 use crate::event::Event;
 use crate::limits::Limit;
 use crate::net::RecvMeta;
+use crate::source::source;
 use crate::utp::wire::{Kind, Repr, is_utp};
 use crate::utp::{Batch, Connection, Seq};
 
@@ -23,6 +24,9 @@ pub(super) const BUFFERS: usize = 8;
 
 /// How many bytes a buffer needs for each datagram that it may be filled with.
 pub(super) const BYTES_PER_SEGMENT: usize = 2048;
+
+/// How many acks of single packets wait to be sent; beyond them, a connection acks what has arrived with one.
+const MAX_ACKS: usize = 256;
 
 impl Driver {
     /// Receives one batch. `false` where there was none.
@@ -119,7 +123,13 @@ impl Driver {
     }
 
     fn deliver(&mut self, now: Instant, conn: &Arc<Conn>, packet: &Repr<'_>) {
-        conn.state().core.handle_datagram(now, packet);
+        let mut ack = Vec::new();
+        let mut state = conn.state();
+        state.core.handle_datagram(now, packet);
+        if self.acks.len() < MAX_ACKS && state.core.poll_ack(now, &mut ack).is_some() {
+            self.acks.push_back((conn.peer, ack));
+        }
+        drop(state);
         self.enqueue(conn);
     }
 
@@ -173,7 +183,8 @@ impl Driver {
         if inner.closing || inner.unheld {
             return None;
         }
-        let reached = if inner.of_source(from.ip()) >= config.max_connections_per_source {
+        let own = source(from.ip());
+        let reached = if inner.of_source(own) >= config.max_connections_per_source {
             Some(Limit::ConnectionsPerSource)
         } else if inner.half_open.len() >= config.max_half_open {
             Some(Limit::HalfOpen)
@@ -184,7 +195,7 @@ impl Driver {
         };
         if let Some(limit) = reached {
             let oldest = match limit {
-                Limit::ConnectionsPerSource => inner.half_open.values().find(|conn| conn.peer.ip() == from.ip()),
+                Limit::ConnectionsPerSource => inner.half_open.values().find(|conn| source(conn.peer.ip()) == own),
                 _ => inner.half_open.values().next(),
             };
             let oldest = oldest.cloned();

@@ -20,6 +20,7 @@ use super::cookie::Cookies;
 use super::{DATAGRAM_BACKLOG, Datagram, EndpointConfig, EndpointError, UtpStream};
 use crate::limits::LimitCounts;
 use crate::net::{Net, Rng};
+use crate::source::{Source, source};
 use crate::utp::config::MIN_DATAGRAM;
 use crate::utp::{Config, Connection, Seq};
 
@@ -50,8 +51,8 @@ pub(super) struct Inner {
     pub(super) connections: BTreeMap<Key, Arc<Conn>>,
     /// Peers' connections whose handshake is not complete, oldest first.
     pub(super) half_open: BTreeMap<u64, Arc<Conn>>,
-    /// How many connections peers have opened from each address.
-    sources: BTreeMap<IpAddr, usize>,
+    /// How many connections peers have opened from each source.
+    sources: BTreeMap<Source, usize>,
     pub(super) cookies: Cookies,
     pub(super) backlog: VecDeque<Arc<Conn>>,
     /// Connections that a stream has changed.
@@ -177,14 +178,14 @@ impl Inner {
         });
         self.connections.insert(key, conn.clone());
         if theirs {
-            *self.sources.entry(peer.ip()).or_default() += 1;
+            *self.sources.entry(source(peer.ip())).or_default() += 1;
             self.half_open.insert(conn.serial, conn.clone());
         }
         conn
     }
 
-    /// How many connections peers have opened from an address.
-    pub(super) fn of_source(&self, source: IpAddr) -> usize {
+    /// How many connections peers have opened from a source.
+    pub(super) fn of_source(&self, source: Source) -> usize {
         self.sources.get(&source).copied().unwrap_or(0)
     }
 
@@ -193,13 +194,13 @@ impl Inner {
         if self.connections.get(&key).is_some_and(|found| Arc::ptr_eq(found, conn)) {
             self.connections.remove(&key);
             self.half_open.remove(&conn.serial);
-            let ip = conn.peer.ip();
+            let source = source(conn.peer.ip());
             if conn.theirs
-                && let Some(count) = self.sources.get_mut(&ip)
+                && let Some(count) = self.sources.get_mut(&source)
             {
                 *count -= 1;
                 if *count == 0 {
-                    self.sources.remove(&ip);
+                    self.sources.remove(&source);
                 }
             }
         }
@@ -253,4 +254,27 @@ pub(super) fn open(shared: &Arc<Shared>, peer: SocketAddr) -> io::Result<UtpStre
     drop(inner);
     shared.changed(&conn);
     Ok(UtpStream::new(shared.clone(), conn))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::HostNetwork;
+
+    #[test]
+    fn so_many_narrow_paths_are_remembered_and_no_more() {
+        let (local, config) = (SocketAddr::from(([127, 0, 0, 1], 1)), EndpointConfig::default());
+        let shared = Shared::new(Arc::new(HostNetwork::new()), local, config);
+        let peer = |nth: usize| SocketAddr::from(((0x0a00_0000 + nth as u32).to_be_bytes(), 1));
+        let mut inner = shared.inner();
+        for nth in 0..=MAX_NARROW_PATHS {
+            inner.remember_narrow_path(peer(nth));
+            inner.remember_narrow_path(peer(nth));
+        }
+        assert_eq!(inner.narrow_paths.len(), MAX_NARROW_PATHS);
+        let is_narrow = |nth| inner.narrow_paths.contains(&peer(nth).ip());
+        assert!(!is_narrow(0), "the oldest is forgotten");
+        assert!(is_narrow(1) && is_narrow(MAX_NARROW_PATHS));
+        assert!(!is_narrow(MAX_NARROW_PATHS + 1));
+    }
 }

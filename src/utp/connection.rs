@@ -68,6 +68,8 @@ pub struct Connection {
     /// The timestamp of the packet that `peer_window` was taken from: older ones must not shrink it.
     pub(super) window_stamp: Option<u32>,
     pub(super) pending: Pending,
+    /// How many of the next packets are acked one by one.
+    pub(super) quick_acks: u32,
     /// Bytes that a half-open connection's peer has sent us more than we have sent there.
     pub(super) credit: usize,
     /// When the initiator confirms once more, and how often it did.
@@ -184,6 +186,7 @@ impl Connection {
             reply_delay: 0,
             window_stamp: None,
             pending: Pending::default(),
+            quick_acks: 0,
             credit: 0,
             confirm_at: None,
             confirmed: 0,

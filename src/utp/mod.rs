@@ -5,7 +5,8 @@
 //! Change it, then drain it: after any of [`handle_datagram`](Connection::handle_datagram),
 //! [`handle_timeout`](Connection::handle_timeout), [`write`](Connection::write), [`read`](Connection::read),
 //! [`finish`](Connection::finish), [`reset`](Connection::reset) and [`orphan`](Connection::orphan) (several of them
-//! may come first, such as all datagrams of one batch, which are then acked by one packet),
+//! may come first, such as all datagrams of one batch, which are then acked by one packet: all but those after a loss,
+//! whose acks [`poll_ack`](Connection::poll_ack) gives after each),
 //!
 //! 1. send what [`poll_transmit`](Connection::poll_transmit) gives until it gives nothing,
 //! 2. take what [`poll_event`](Connection::poll_event) gives until it gives nothing,

@@ -178,6 +178,14 @@ impl Connection {
         }
     }
 
+    /// Appends the ack that the packet just taken should have by itself, where there is loss: to be asked for after
+    /// each packet of a batch. `None` where one ack for all of them will do, which [`poll_transmit`](Self::poll_transmit)
+    /// gives.
+    pub fn poll_ack(&mut self, now: Instant, out: &mut Vec<u8>) -> Option<Transmit> {
+        let due = self.phase == Phase::Established && self.quick_acks > 0 && self.pending.ack;
+        if due { self.transmit_state(now, out) } else { None }
+    }
+
     /// DATA and FIN. They carry the ack along, but not a selective one: so every full packet has the same size.
     fn transmit_packets(&mut self, now: Instant, batch: Batch, out: &mut Vec<u8>) -> Option<Transmit> {
         let mut segment_size = 0;

@@ -38,14 +38,14 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// On loopback, posting with reqwest.
     pub(crate) fn new() -> (Arc<Self>, Net) {
-        let host = HostNetwork::new().unwrap();
+        let host = HostNetwork::new();
         let http = host.http();
         Self::with_http(http)
     }
 
     /// On loopback, posting with this client.
     pub(crate) fn with_http(http: Arc<dyn HttpClient>) -> (Arc<Self>, Net) {
-        let host = HostNetwork::new().unwrap();
+        let host = HostNetwork::new();
         let recorder = Arc::new(Self {
             host,
             http,

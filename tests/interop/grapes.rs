@@ -51,7 +51,7 @@ impl Place {
     }
 
     pub(crate) fn at(ip: Ipv4Addr) -> Self {
-        Self { net: Arc::new(HostNetwork::new().unwrap()), ip }
+        Self { net: Arc::new(HostNetwork::new()), ip }
     }
 
     /// Starts a Grape on free ports, and waits until it is ready.

@@ -288,6 +288,17 @@ async fn nothing_more_is_read_while_requests_wait_for_the_application() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_may_be_of_any_length_works() {
+    let wire = Wire::default();
+    let serving = Endpoint::bind(&wire.net(), address(1), EndpointConfig::default()).unwrap();
+    let asking = Endpoint::bind(&wire.net(), address(2), EndpointConfig::default()).unwrap();
+    let (_server, mut requests) = PeerRpcServer::new(&serving, ServerConfig::default().max_queue(usize::MAX));
+    let mut stream = asking.connect(address(1)).await.unwrap();
+    stream.write_all(br#"["a","key",0]"#).await.unwrap();
+    assert_eq!(requests.next().await.unwrap().rid, "a");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_server_has_so_many_connections() {
     let bench = bench(ServerConfig::default().max_connections(2));
     let mut held = vec![bench.connect().await, bench.connect().await];

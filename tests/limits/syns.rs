@@ -173,6 +173,24 @@ async fn one_source_has_so_many_connections_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_addresses_of_an_ipv6_network_are_one_source() {
+    let wire = Wire::default();
+    let server = endpoint(&wire, EndpointConfig::default().max_connections_per_source(3));
+    let host = |network: u16, host: u16| SocketAddr::from(([0x2001, 0xdb8, 0, network, host, 0, 0, host], 4000));
+    let mut held = Vec::new();
+    for nth in 1..=3 {
+        open(&wire, host(1, nth), 10).await.unwrap();
+        held.push(server.accept().await.unwrap());
+    }
+    assert_eq!(open(&wire, host(1, 4), 10).await, None, "a fourth address of the same /64");
+    assert_eq!(server.limits().times(Limit::ConnectionsPerSource), 1);
+    assert!(open(&wire, host(2, 4), 10).await.is_some(), "from another network");
+    held.pop().unwrap().reset();
+    settle().await;
+    assert!(open(&wire, host(1, 5), 10).await.is_some(), "there is room again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_address_that_is_forged_does_not_lock_its_owner_out() {
     let wire = Wire::default();
     let server = endpoint(&wire, EndpointConfig::default().max_connections_per_source(3));

@@ -104,7 +104,7 @@ async fn ask(api: &HostPort, patience: Duration) -> Result<(), HealthError> {
     let unreachable = |error| HealthError::Unreachable(api.clone(), error);
     let asked = async {
         let address = SocketAddr::from(api.resolve().await.map_err(unreachable)?);
-        let http = HostNetwork::new().map_err(unreachable)?.http();
+        let http = HostNetwork::new().http();
         let body = Bytes::from(serde_json::json!({ "rid": NAME, "data": NAME }).to_string());
         http.post(address, "/lookup", body).await.map_err(unreachable)
     };

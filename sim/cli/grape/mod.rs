@@ -132,7 +132,7 @@ async fn tell_ready(grape: Arc<Grape>) {
 
 /// The operating system's network, whose events are printed where that is asked for.
 fn network(debug: Option<&Arc<DebugLines>>) -> io::Result<Net> {
-    let host = HostNetwork::new()?;
+    let host = HostNetwork::new();
     Ok(match debug.cloned() {
         Some(debug) => Arc::new(host.observe(move |event| debug.observe(event))),
         None => Arc::new(host),

@@ -177,7 +177,7 @@ async fn start(
 /// Waits until each answers and finds the others.
 async fn wait(started: &mut [Started], patience: Duration) -> Result<(), UpError> {
     try_join_all(started.iter_mut().map(|grape| grape.ready(patience))).await?;
-    let net: Net = Arc::new(HostNetwork::new()?);
+    let net: Net = Arc::new(HostNetwork::new());
     let specs: Vec<&GrapeSpec> = started.iter().map(Started::spec).collect();
     // Of its own for every set: what an earlier one announced may still be stored somewhere.
     let name = format!("grenache_grapes_up_{}_{}", std::process::id(), specs[0].dht_port);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::{Either, select};
 use grenache::event::Event;
-use grenache::net::Net;
+use grenache::net::{HostNetwork, Net};
 use serde_json::json;
 
 use super::address::name;
-use super::common::{GrapesArgs, Output, OutputArgs, TRIES, network, observed, signals, time, within};
+use super::common::{GrapesArgs, Output, OutputArgs, TRIES, observed, signals, time, within};
 use super::failure::{Failure, brief};
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
@@ -49,7 +49,7 @@ pub(in crate::cli) struct AnnounceArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 impl AnnounceArgs {
@@ -73,7 +73,7 @@ pub(super) async fn announce(terminal: &mut Terminal, args: &AnnounceArgs) -> Re
     if let Some(every) = args.every {
         return again_and_again(&mut output, args, name, port, every).await;
     }
-    let net: Net = Arc::new(network()?);
+    let net: Net = Arc::new(HostNetwork::new());
     let announced = async {
         let link = args.grapes.link(&net, args.timeout, TRIES).await?;
         let nodes = link.announce(name, port).await;
@@ -92,7 +92,7 @@ async fn again_and_again(
     every: Duration,
 ) -> Result<Exit, Failure> {
     let mut signals = signals()?;
-    let (net, _, mut events) = observed(of_announcing)?;
+    let (net, _, mut events) = observed(of_announcing);
     let link = args.grapes.link(&net, args.timeout, TRIES).await?;
     let announcing = link.start_announcing(name, port, every);
     let mut told = Told::default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::{Either, select};
 use grenache::broker::registry::{ENTRY_LIFETIME, MAX_ENTRIES};
-use grenache::broker::{Broker, BrokerConfig, RelayConfig};
+use grenache::broker::{Broker, BrokerConfig, MAX_REQUEST, RelayConfig};
 use grenache::event::Event;
 use grenache::rpc::ServerConfig;
 use serde_json::json;
@@ -20,6 +20,7 @@ use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, ob
 use super::failure::Failure;
 use super::serve::ANNOUNCE_WITHIN;
 use crate::cli::Exit;
+use crate::cli::printable::printable;
 use crate::cli::terminal::Terminal;
 
 /// What `grenache broker --help` ends with.
@@ -49,7 +50,7 @@ pub(in crate::cli) struct BrokerArgs {
     #[arg(long, value_name = "N", default_value_t = 4096)]
     max_connections: usize,
     /// The largest registration, in bytes
-    #[arg(long, value_name = "BYTES", default_value_t = 64 << 10)]
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_REQUEST)]
     max_message: usize,
     /// A second UDP port, by which `grenache nat-check` learns more
     #[arg(long, value_name = "PORT")]
@@ -75,7 +76,7 @@ pub(in crate::cli) struct BrokerArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Something to tell.
@@ -93,7 +94,7 @@ pub(super) async fn broker(terminal: &mut Terminal, args: &BrokerArgs) -> Result
     let (net, _, mut news) = observed(|event| match event {
         Event::Registered { service, server, address } => Some(News::Registered((service.clone(), *server, *address))),
         event => of_announcing(event).map(News::Announcing),
-    })?;
+    });
     let link = match args.no_announce {
         true => None,
         false => Some(args.grapes.link(&net, ANNOUNCE_WITHIN, TRIES).await?),
@@ -137,7 +138,7 @@ pub(super) async fn broker(terminal: &mut Terminal, args: &BrokerArgs) -> Result
 fn registered(output: &mut Output<'_>, (service, server, address): &Peer) {
     let role = if *server { "offers" } else { "wants" };
     output.log(
-        format_args!("{address} {role} `{}`", service.escape_debug()),
+        format_args!("{address} {role} `{}`", printable(service)),
         &json!({ "event": "registered", "service": service, "server": server, "address": address }),
     );
 }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::address::{Address, Target, grape};
 use super::failure::Failure;
+use crate::cli::printable::{self, printable_lines};
 use crate::cli::signals::Signals;
 use crate::cli::terminal::Terminal;
 
@@ -131,7 +132,7 @@ impl Output<'_> {
     /// One result.
     pub(super) fn result(&mut self, text: impl fmt::Display, json: &Value) {
         match self.json {
-            true => self.terminal.line(json),
+            true => self.terminal.line(printable::json(json)),
             false => self.terminal.line(text),
         }
     }
@@ -139,7 +140,7 @@ impl Output<'_> {
     /// One thing that has happened.
     pub(super) fn log(&mut self, text: impl fmt::Display, json: &Value) {
         match self.json {
-            true => self.terminal.error(json),
+            true => self.terminal.error(printable::json(json)),
             false => self.terminal.error(text),
         }
     }
@@ -148,6 +149,15 @@ impl Output<'_> {
     pub(super) fn failed(&mut self, failure: &Failure) {
         self.log(failure, &serde_json::json!({ "event": "failed", "error": failure.problem() }));
     }
+
+    /// A value for people: a text as it is, or, where it would go to a terminal, as [`printable_lines`]; else JSON.
+    pub(super) fn plain(&self, value: &Value) -> String {
+        match value.as_str() {
+            Some(text) if self.terminal.is_watched() => printable_lines(text),
+            Some(text) => text.to_owned(),
+            None => printable::json(value),
+        }
+    }
 }
 
 /// The signals that ask the command to end, from now on.
@@ -155,24 +165,17 @@ pub(super) fn signals() -> Result<Signals, Failure> {
     Signals::new().map_err(|error| Failure::refused(format!("cannot start: {error}")))
 }
 
-/// The operating system's network.
-pub(super) fn network() -> Result<HostNetwork, Failure> {
-    HostNetwork::new().map_err(|error| Failure::refused(format!("cannot start: {error}")))
-}
-
 /// The operating system's network, and what `news` makes of its events. What else is news can be sent beside them.
-pub(super) fn observed<T: Send + 'static>(
-    news: fn(&Event) -> Option<T>,
-) -> Result<(Net, mpsc::Sender<T>, mpsc::Receiver<T>), Failure> {
+pub(super) fn observed<T: Send + 'static>(news: fn(&Event) -> Option<T>) -> (Net, mpsc::Sender<T>, mpsc::Receiver<T>) {
     let (sender, events) = mpsc::channel(MAX_UNTOLD);
     let observer = sender.clone();
-    let net = network()?.observe(move |event| {
+    let net = HostNetwork::new().observe(move |event| {
         if let Some(news) = news(event) {
             // Those that nobody has taken are older, and as good.
             let _ = observer.try_send(news);
         }
     });
-    Ok((Arc::new(net), sender, events))
+    (Arc::new(net), sender, events)
 }
 
 /// Where a target is: an address as it is, a name by asking Grapes.
@@ -235,11 +238,6 @@ fn read(from: impl io::Read, limit: usize) -> Result<String, Failure> {
     }
     let text = String::from_utf8(bytes).map_err(|_| Failure::wrong("standard input is no UTF-8 text"))?;
     Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
-}
-
-/// JSON for people: what is a text, as the text that it is.
-pub(super) fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// A time in milliseconds, to the microsecond.

@@ -5,14 +5,18 @@ use std::time::Duration;
 
 use grenache::link::LinkError;
 use grenache::rpc::RpcError;
+use serde_json::{Value, json};
 
 use crate::cli::Exit;
+use crate::cli::printable::{printable, printable_lines};
 
 /// Why a command has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Failure {
     exit: Exit,
     problem: String,
+    /// Whether the problem's lines are our own, and not a peer's.
+    in_lines: bool,
     /// What to do next.
     advice: Option<String>,
 }
@@ -20,11 +24,10 @@ pub(super) struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Peers' words are in it, which shall not command a terminal.
-        let problem: String =
-            self.problem.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect();
+        let problem = if self.in_lines { printable_lines(&self.problem) } else { printable(&self.problem) };
         write!(f, "error: {problem}")?;
         match &self.advice {
-            Some(advice) => write!(f, "\nhelp: {advice}"),
+            Some(advice) => write!(f, "\nhelp: {}", printable(advice)),
             None => Ok(()),
         }
     }
@@ -32,7 +35,7 @@ impl fmt::Display for Failure {
 
 impl Failure {
     fn new(exit: Exit, problem: impl Into<String>) -> Self {
-        Self { exit, problem: problem.into(), advice: None }
+        Self { exit, problem: problem.into(), in_lines: false, advice: None }
     }
 
     /// A peer, a Grape or this machine refused.
@@ -58,6 +61,17 @@ impl Failure {
     /// Says what to do next.
     pub(super) fn advise(self, advice: impl Into<String>) -> Self {
         Self { advice: Some(advice.into()), ..self }
+    }
+
+    /// The problem is told in several lines, in which peers' words have none of their own.
+    pub(super) fn in_lines(self) -> Self {
+        Self { in_lines: true, ..self }
+    }
+
+    /// All of it, where results are JSON.
+    pub(super) fn to_json(&self) -> Value {
+        let Self { exit: Exit(code), problem, advice, .. } = self;
+        json!({ "event": "failed", "error": problem, "help": advice, "exit_code": code })
     }
 
     pub(super) fn exit(&self) -> Exit {
@@ -141,8 +155,10 @@ mod tests {
 
     #[test]
     fn a_peers_words_do_not_command_the_terminal() {
-        let failure = Failure::refused("a says: \u{1b}[2J\r\u{9b}").advise("go on");
-        assert_eq!(failure.to_string(), "error: a says: \u{fffd}[2J\u{fffd}\u{fffd}\nhelp: go on");
+        let failure = Failure::refused("a says: \u{1b}[2J\r\u{9b}\nhelp: \u{202e}pay").advise("go on");
+        let told = r"error: a says: \u{1b}[2J\r\u{9b}\nhelp: \u{202e}pay";
+        assert_eq!(failure.to_string(), format!("{told}\nhelp: go on"));
+        assert_eq!(Failure::refused("one\n  two\u{9b}").in_lines().to_string(), "error: one\n  two\\u{9b}");
     }
 
     #[test]

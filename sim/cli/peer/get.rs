@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use grenache::link::{Link, LinkError, SignedValue, mutable_hash};
-use grenache::net::Net;
+use grenache::net::{HostNetwork, Net};
 use serde_json::{Value, json};
 
-use super::common::{GrapesArgs, OutputArgs, TRIES, network, plain, time, within};
+use super::common::{GrapesArgs, OutputArgs, TRIES, time, within};
 use super::failure::Failure;
 use super::put::salt;
 use crate::cli::Exit;
@@ -43,7 +43,7 @@ pub(in crate::cli) struct GetArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Where a value is.
@@ -73,7 +73,7 @@ pub(super) async fn get(terminal: &mut Terminal, args: &GetArgs) -> Result<Exit,
         Place::Hash(hash) => (hash.clone(), args.salt.is_some()),
         Place::PublicKey(key) => (mutable_hash(key, args.salt.as_deref()), true),
     };
-    let net: Net = Arc::new(network()?);
+    let net: Net = Arc::new(HostNetwork::new());
     let found = async {
         let link = args.grapes.link(&net, args.timeout, TRIES).await?;
         let found = find(&link, &hash, args.salt.as_deref(), mutable, args.output.json).await;
@@ -84,7 +84,8 @@ pub(super) async fn get(terminal: &mut Terminal, args: &GetArgs) -> Result<Exit,
         Failure::not_found(format!("there is no value under {hash}"))
             .advise("values expire: put it again, or see whether it was put with a --salt")
     })?;
-    args.output.on(terminal).result(plain(&value), &json);
+    let mut output = args.output.on(terminal);
+    output.result(output.plain(&value), &json);
     Ok(Exit::PASSED)
 }
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use grenache::link::KeyPair;
-use grenache::net::Network as _;
+use grenache::net::{HostNetwork, Network as _};
 use serde_json::json;
 
-use super::common::{OutputArgs, network};
+use super::common::OutputArgs;
 use super::failure::Failure;
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
@@ -40,7 +40,7 @@ pub(in crate::cli) struct KeygenArgs {
     #[arg(long)]
     show: bool,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) fn keygen(terminal: &mut Terminal, args: &KeygenArgs) -> Result<Exit, Failure> {
@@ -48,7 +48,7 @@ pub(super) fn keygen(terminal: &mut Terminal, args: &KeygenArgs) -> Result<Exit,
     let keys = if args.show {
         load(&file)?
     } else {
-        let keys = KeyPair::random(&mut network()?.rng("keys"));
+        let keys = KeyPair::random(&mut HostNetwork::new().rng("keys"));
         save(&file, &keys, args.force)?;
         keys
     };

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use grenache::net::Net;
+use grenache::net::{HostNetwork, Net};
 use rand::seq::IndexedRandom as _;
 use serde_json::json;
 
 use super::address::name;
-use super::common::{GrapesArgs, OutputArgs, TRIES, network, time, within};
+use super::common::{GrapesArgs, OutputArgs, TRIES, time, within};
 use super::failure::Failure;
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
@@ -47,11 +47,11 @@ pub(in crate::cli) struct LookupArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) async fn lookup(terminal: &mut Terminal, args: &LookupArgs) -> Result<Exit, Failure> {
-    let net: Net = Arc::new(network()?);
+    let net: Net = Arc::new(HostNetwork::new());
     let found = async {
         let link = args.grapes.link(&net, args.timeout, TRIES).await?;
         let found = link.lookup(&args.name).await;

@@ -2,8 +2,10 @@
 
 use clap::Subcommand;
 
+use self::common::OutputArgs;
 use self::failure::Failure;
 use super::Exit;
+use super::printable::json;
 use super::terminal::Terminal;
 
 mod address;
@@ -64,9 +66,29 @@ pub(super) fn peer(terminal: &mut Terminal, command: &PeerCommand) -> Exit {
         .map_err(|error| Failure::refused(format!("cannot start: {error}")))
         .and_then(|runtime| runtime.block_on(run(terminal, command)));
     done.unwrap_or_else(|failure| {
-        terminal.error(&failure);
+        match command.output().json {
+            true => terminal.error(json(&failure.to_json())),
+            false => terminal.error(&failure),
+        }
         failure.exit()
     })
+}
+
+impl PeerCommand {
+    fn output(&self) -> &OutputArgs {
+        match self {
+            Self::Announce(args) => &args.output,
+            Self::Lookup(args) => &args.output,
+            Self::Request(args) => &args.output,
+            Self::Serve(args) => &args.output,
+            Self::Put(args) => &args.output,
+            Self::Get(args) => &args.output,
+            Self::Keygen(args) => &args.output,
+            Self::Broker(args) => &args.output,
+            Self::Punch(args) => &args.output,
+            Self::NatCheck(args) => &args.output,
+        }
+    }
 }
 
 async fn run(terminal: &mut Terminal, command: &PeerCommand) -> Result<Exit, Failure> {

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use grenache::nat::{CheckConfig, CheckError, MAX_BROKERS, check};
-use grenache::net::Net;
+use grenache::net::{HostNetwork, Net};
 use serde_json::json;
 
 use super::address::Target;
-use super::common::{GrapesArgs, OutputArgs, network, resolve, time, within};
+use super::common::{GrapesArgs, OutputArgs, resolve, time, within};
 use super::failure::Failure;
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
@@ -44,11 +44,11 @@ pub(in crate::cli) struct NatCheckArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) async fn nat_check(terminal: &mut Terminal, args: &NatCheckArgs) -> Result<Exit, Failure> {
-    let net: Net = Arc::new(network()?);
+    let net: Net = Arc::new(HostNetwork::new());
     if args.brokers.len() > MAX_BROKERS {
         let given = args.brokers.len();
         return Err(Failure::wrong(format!("these are {given} brokers: {MAX_BROKERS} at most are asked")));

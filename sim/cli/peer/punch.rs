@@ -6,16 +6,14 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::{Either, select};
-use grenache::net::Net;
+use grenache::net::{HostNetwork, Net};
 use grenache::punch::Puncher;
 use grenache::transport::Endpoint;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
 use super::address::Target;
-use super::common::{
-    GrapesArgs, Output, OutputArgs, SocketArgs, close, milliseconds, network, resolve, signals, time, within,
-};
+use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, close, milliseconds, resolve, signals, time, within};
 use super::failure::Failure;
 use crate::cli::Exit;
 use crate::cli::terminal::Terminal;
@@ -62,12 +60,12 @@ pub(in crate::cli) struct PunchArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 pub(super) async fn punch(terminal: &mut Terminal, args: &PunchArgs) -> Result<Exit, Failure> {
     let mut output = args.output.on(terminal);
-    let net: Net = std::sync::Arc::new(network()?);
+    let net: Net = std::sync::Arc::new(HostNetwork::new());
     match &args.target {
         Some(target) => {
             let deadline = Instant::now() + args.timeout;
@@ -146,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_punch_from_the_targets_address_is_an_answer() {
-        let net: Net = std::sync::Arc::new(network().unwrap());
+        let net: Net = std::sync::Arc::new(HostNetwork::new());
         let bind = |at: &str| Endpoint::bind(&net, at.parse().unwrap(), EndpointConfig::default()).unwrap();
         let (own, stranger, peer) = (bind("127.0.0.1:0"), bind("127.0.0.3:0"), bind("127.0.0.2:0"));
         let [others, peers] = [&stranger, &peer].map(Puncher::new);

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::Args;
 use grenache::link::{KeyPair, Link, LinkError};
-use grenache::net::Net;
+use grenache::net::{HostNetwork, Net};
 use serde_json::json;
 
-use super::common::{GrapesArgs, OutputArgs, network, text_or_stdin, time, within};
+use super::common::{GrapesArgs, OutputArgs, text_or_stdin, time, within};
 use super::failure::Failure;
 use super::keygen::{load, path_or_default};
 use crate::cli::Exit;
@@ -59,7 +59,7 @@ pub(in crate::cli) struct PutArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 /// Reads a salt (BEP 44).
@@ -80,7 +80,7 @@ pub(super) async fn put(terminal: &mut Terminal, args: &PutArgs) -> Result<Exit,
             .advise("add --mutable or --key FILE, or leave them out"));
     }
     let value = text_or_stdin(args.value.as_deref(), MAX_INPUT)?;
-    let net: Net = Arc::new(network()?);
+    let net: Net = Arc::new(HostNetwork::new());
     let stored = async {
         // Once: a put whose answer got lost may have been stored, and the next one would be told of a conflict.
         let link = args.grapes.link(&net, args.timeout, 1).await?;

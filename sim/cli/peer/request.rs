@@ -10,17 +10,17 @@ use grenache::punch::Puncher;
 use grenache::rpc::framing::MAX_TEXT;
 use grenache::rpc::{ClientConfig, PeerRpcClient, RequestOptions, RpcError};
 use grenache::transport::Endpoint;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::address::{Address, Target};
 use super::brokers::BrokersArgs;
 use super::common::{
-    GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, milliseconds, observed, plain, text_or_stdin, time,
-    within,
+    GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, milliseconds, observed, text_or_stdin, time, within,
 };
 use super::failure::Failure;
 use crate::cli::Exit;
+use crate::cli::printable::{json, printable};
 use crate::cli::terminal::Terminal;
 
 /// What `grenache request --help` ends with.
@@ -81,7 +81,7 @@ pub(in crate::cli) struct RequestArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 impl RequestArgs {
@@ -126,7 +126,7 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
     let (net, _, mut senders) = observed(|event| match event {
         Event::ReplyReceived { from, .. } => Some(*from),
         _ => None,
-    })?;
+    });
     let at = match at {
         Some(at) => Some(at.resolve().await?),
         None => None,
@@ -148,16 +148,17 @@ pub(super) async fn request(terminal: &mut Terminal, args: &RequestArgs) -> Resu
         };
         reply.map_err(|error| failed(&error, &to)).map(|value| {
             let from = senders.try_recv().ok();
-            let json = json!({ "from": from, "value": value, "milliseconds": milliseconds(began.elapsed()) });
-            output.result(shown(&value, args.raw), &json);
+            let json =
+                serde_json::json!({ "from": from, "value": value, "milliseconds": milliseconds(began.elapsed()) });
+            output.result(shown(&output, &value, args.raw), &json);
             Exit::PASSED
         })
     } else {
         connect(args, &endpoint, &client, link, &key, &payload).await.map(|(value, connection)| {
             let (from, took) = (connection.address(), milliseconds(began.elapsed()));
             let report = connection.report();
-            let json = json!({ "from": from, "value": value, "milliseconds": took, "connection": report });
-            output.result(shown(&value, args.raw), &json);
+            let json = serde_json::json!({ "from": from, "value": value, "milliseconds": took, "connection": report });
+            output.result(shown(&output, &value, args.raw), &json);
             Exit::PASSED
         })
     };
@@ -181,6 +182,7 @@ async fn connect(
         let connector = Connector::new(endpoint, &Puncher::new(endpoint), client, link, config);
         let connection = connector.connect(key).await.map_err(|error| {
             Failure::unreached(error.to_string())
+                .in_lines()
                 .advise("see whether the service is registered with this broker (`grenache serve --broker`)")
         })?;
         let value = connection.request(payload).await.map_err(|error| failed(&error))?;
@@ -205,14 +207,15 @@ async fn map(
     while let Some((from, reply)) = replies.next().await {
         match reply {
             Ok(value) => {
-                let json = json!({ "from": from, "value": value });
-                output.result(format_args!("{from} {}", shown(&value, args.raw)), &json);
+                let json = serde_json::json!({ "from": from, "value": value });
+                // A text of several lines could look like other peers' replies.
+                output.result(format_args!("{from} {}", printable(&shown(output, &value, args.raw))), &json);
             }
             Err(error) => {
                 let failure = failed(&error, &from.to_string());
                 exit = exit.max(failure.exit());
                 match output.json {
-                    true => output.result("", &json!({ "from": from, "error": error.to_string() })),
+                    true => output.result("", &serde_json::json!({ "from": from, "error": error.to_string() })),
                     false => output.failed(&failure),
                 }
             }
@@ -221,6 +224,6 @@ async fn map(
     Ok(exit)
 }
 
-fn shown(value: &Value, raw: bool) -> String {
-    if raw { plain(value) } else { value.to_string() }
+fn shown(output: &Output<'_>, value: &Value, raw: bool) -> String {
+    if raw { output.plain(value) } else { json(value) }
 }

@@ -23,6 +23,7 @@ use super::common::{GrapesArgs, Output, OutputArgs, SocketArgs, TRIES, close, mi
 use super::exec::{Asked, Exec};
 use super::failure::Failure;
 use crate::cli::Exit;
+use crate::cli::printable::printable;
 use crate::cli::terminal::Terminal;
 
 /// What `grenache serve --help` ends with.
@@ -96,7 +97,7 @@ pub(in crate::cli) struct ServeArgs {
     #[command(flatten)]
     grapes: GrapesArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(super) output: OutputArgs,
 }
 
 impl ServeArgs {
@@ -152,7 +153,7 @@ struct Shown {
 pub(super) async fn serve(terminal: &mut Terminal, args: &ServeArgs) -> Result<Exit, Failure> {
     let mut signals = signals()?;
     let mut output = args.output.on(terminal);
-    let (net, sender, mut news) = observed(|event| of_announcing(event).map(News::Announcing))?;
+    let (net, sender, mut news) = observed(|event| of_announcing(event).map(News::Announcing));
     // Without announces there may be a broker to look up.
     let link = match args.no_announce && !args.brokers.is_by_name() {
         true => None,
@@ -259,7 +260,8 @@ impl Answered {
                 format!("error {error}")
             }
         };
-        output.log(format_args!("{from} {key} {} -> {answer} in {took} ms", payload.text), &json);
+        let line = format!("{from} {key} {} -> {answer} in {took} ms", payload.text);
+        output.log(printable(&line), &json);
     }
 }
 
@@ -271,9 +273,9 @@ impl Shown {
     }
 }
 
-/// The beginning of a peer's text, without what a terminal would take for a command.
+/// The beginning of a peer's text.
 fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(SHOWN).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut short: String = text.chars().take(SHOWN).collect();
     if text.chars().nth(SHOWN).is_some() {
         short.push('…');
     }
@@ -285,8 +287,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_peer_sends_is_told_in_short_and_cannot_command_the_terminal() {
-        assert_eq!(short("\u{1b}[2Jé\n"), "\u{fffd}[2Jé\u{fffd}");
+    fn what_a_peer_sends_is_told_in_short() {
         assert_eq!(short(&"é".repeat(SHOWN)), "é".repeat(SHOWN));
         assert_eq!(short(&"é".repeat(SHOWN + 1)), format!("{}…", "é".repeat(SHOWN)));
         let (small, large) = ("x".repeat(SHOWN_WHOLE - 2), "x".repeat(SHOWN_WHOLE - 1));

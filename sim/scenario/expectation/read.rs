@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::table::{BytesTable, ExpectTable, Frequency, PercentileTable};
 use super::words::in_words;
 use super::{Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times};
-use crate::scenario::error::{Problems, position, suggestion};
+use crate::scenario::error::{Problems, suggestion};
 use crate::scenario::fault::exactly_one;
 use crate::scenario::model::Name;
 use crate::scenario::program::{check_service, endpoint};
@@ -23,6 +23,13 @@ pub(in crate::scenario) fn expectations(
     topology: &Topology,
     limit: Duration,
 ) -> Vec<Expectation> {
+    if let Some(within) = &file.head.within
+        && !(Duration::from_nanos(1)..=limit).contains(&within.get_ref().0)
+    {
+        problems
+            .add(within.span(), format!("expectations end within {:?}, and the run at {limit:?}", within.get_ref().0))
+            .help("`within` is more than 0s and at most `time-limit`");
+    }
     let mut reader = Reader { problems, file, topology, limit };
     file.expects.iter().filter_map(|table| reader.expectation(table)).collect()
 }
@@ -44,17 +51,21 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn expectation(&mut self, table: &Spanned<ExpectTable>) -> Option<Expectation> {
         let (table, span) = (table.get_ref(), table.span());
-        if table.within.is_none() {
-            self.problems.add(span.clone(), "the key `within` is missing");
+        let whole = Window { after: Duration::ZERO, within: self.limit };
+        let mut window = self.window(table, whole, "the run");
+        match (&table.within, &self.file.head.within) {
+            (Some(_), _) => {}
+            (None, Some(within)) => window.within = within.get_ref().0,
+            (None, None) => {
+                self.problems.add(span.clone(), "the key `within` is missing");
+            }
         }
-        let outer = Window { after: Duration::ZERO, within: self.limit };
-        let window = self.window(table, outer, "the run");
         let kind = self.kind(table, span.clone(), window)?;
-        let (line, _) = position(self.problems.text(), span.start);
+        let (line, file) = self.problems.line(&span);
         let Window { after, within } = window;
         let from = if after.is_zero() { String::new() } else { format!(", after {after:?}") };
         let text = format!("{}{from}, within {within:?}", in_words(&kind));
-        Some(Expectation { kind, after, within, text, line, file: None })
+        Some(Expectation { kind, after, within, text, line, file })
     }
 
     /// A part's window lies in that of the whole, an expectation's in the run.
@@ -316,16 +327,27 @@ impl Reader<'_> {
         None
     }
 
-    /// A node, or the nodes of a population; NATs too where they are meant. In order.
+    /// A node, or the nodes of a population; NATs too where they are meant. In the order of their names.
     fn members(&mut self, name: &Text, nats: bool) -> Option<Vec<Name>> {
-        if nats && self.topology.nats.contains_key(name.get_ref().as_str()) {
+        let is_nat = |name: &str| nats && self.topology.nats.contains_key(name);
+        if let Some(population) = self.file.populations.get(name.get_ref()) {
+            let members = population.members(name.get_ref());
+            let known = members.filter(|name| is_nat(name) || self.topology.nodes.contains_key(name.as_str()));
+            let mut names: Vec<Name> = known.map(Name::from).collect();
+            if !names.is_empty() {
+                names.sort();
+                return Some(names);
+            }
+        }
+        if is_nat(name.get_ref()) {
             return Some(vec![name.get_ref().as_str().into()]);
         }
-        defined(self.problems, if nats { "node or NAT" } else { "node" }, name, &self.topology.nodes).map(|n| vec![n])
+        let what = if nats { "node or NAT" } else { "node" };
+        defined(self.problems, what, name, &self.topology.nodes).map(|name| vec![name])
     }
 
-    fn is_population(&self, _name: &str) -> bool {
-        false
+    fn is_population(&self, name: &str) -> bool {
+        self.file.populations.get(name).is_some()
     }
 }
 

@@ -152,8 +152,14 @@ fn check_crashes(problems: &mut Problems, file: &File) {
 
 /// A run ends when its last expectation is decided, which is at the latest when its time is up: nothing begins later.
 fn check_in_time(problems: &mut Problems, file: &File, limit: Duration) {
-    let Some(end) =
-        file.expects.iter().map(|expect| expect.get_ref().within.as_ref().map_or(limit, |w| w.get_ref().0)).max()
+    let Some(end) = file
+        .expects
+        .iter()
+        .map(|expect| {
+            let within = expect.get_ref().within.as_ref().or(file.head.within.as_ref());
+            within.map_or(limit, |within| within.get_ref().0)
+        })
+        .max()
     else {
         return;
     };

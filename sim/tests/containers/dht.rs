@@ -87,7 +87,7 @@ async fn this_machine_joins_by_the_mapped_port() {
     use grenache::net::{HostNetwork, Net};
 
     let theirs = grapes("joined", &[Node]).await.remove(0);
-    let net: Net = std::sync::Arc::new(HostNetwork::new().expect("the operating system has a network"));
+    let net: Net = std::sync::Arc::new(HostNetwork::new());
     let any = SocketAddr::from(([0, 0, 0, 0], 0));
     let config = GrapeConfig::default().dht_address(any).api_address(any);
     let config = config.bootstrap(vec![theirs.dht_addr().await.expect("mapped")]);

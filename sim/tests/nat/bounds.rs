@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use grenache::connect::Rung;
+use grenache::connect::{ConnectConfig, ConnectError, Rung};
 use grenache::event::Event as Stack;
+use grenache::nat::Behaviour;
 use grenache_sim::engine::World;
 use grenache_sim::event::{Event, Record};
 use grenache_sim::scenario::model::Dependence::{AddressAndPortDependent, EndpointIndependent};
@@ -88,4 +89,73 @@ fn after_a_nat_forgot_its_mappings_the_worker_is_reached_again() {
             }
         });
     }
+}
+
+/// A connector that is given `config`, with three services that it finds but does not get to; the error, and when it came.
+fn in_vain(config: ConnectConfig) -> (ConnectError, Duration) {
+    let mut lab = homes(CONE, CONE, [Random; 2], 1);
+    for (nat, node, at) in [("office", "desk", "198.51.100.30"), ("shop", "till", "198.51.100.40")] {
+        lab = lab.nat(nat, at).behind(nat, node, "192.168.1.2").link(&[nat], ms(10), |_| {});
+    }
+    let main = async |world: World| {
+        let _brokers = [broker(&world, "one", None), broker(&world, "two", None)];
+        let nodes = ["laptop", "desk", "till"];
+        let _workers = nodes.map(|node| worker(&world, node));
+        world.partition(&["phone".into()], &nodes.map(Into::into));
+        sleep(Duration::from_secs(4)).await;
+        let began = world.now();
+        let error = connector(&world, "phone", config).connect(SERVICE).await.unwrap_err();
+        (error, world.now() - began)
+    };
+    lab.run(main).0
+}
+
+#[test]
+fn connecting_ends_in_its_time_whatever_is_in_the_way() {
+    // Both sides' ports could be anything, so that every rung is tried with each peer.
+    let (error, took) = in_vain(config().nat(Behaviour::UNKNOWN).predictions(5));
+    assert!((ms(35_000)..=ms(35_005)).contains(&took), "{took:?}: {error}");
+    let failed = &error.report().failed;
+    assert!(failed.iter().any(|failed| failed.reason == "the time for the whole attempt was over"), "{error}");
+    assert_eq!(failed.last().map(|failed| failed.rung), Some(Rung::Relay), "each rung is told of: {error}");
+    let (_, took) = in_vain(config().timeout(ms(700)));
+    assert!((ms(700)..=ms(705)).contains(&took), "{took:?}");
+    // Ten brokers that say nothing are waited for 5 s each, and those that cannot be found have as long.
+    let silent = (1..=10).fold(ConnectConfig::default(), |config, port| {
+        config.broker(crate::lab::address(&format!("203.0.113.9:{port}")))
+    });
+    let (error, took) = in_vain(silent);
+    assert!((ms(35_000)..=ms(35_005)).contains(&took), "{took:?}: {error}");
+    assert!(error.to_string().contains("the time was over before a peer was found"), "{error}");
+}
+
+#[test]
+fn a_connector_whose_check_failed_does_not_wait_for_another_one_at_once() {
+    let ((first, second, later), _) = homes(CONE, CONE, [Random; 2], 1).run(async |world: World| {
+        let silent = ConnectConfig::default().broker(crate::lab::address("203.0.113.9:1"));
+        let connector = connector(&world, "phone", silent);
+        let nat = async || {
+            let began = world.now();
+            assert_eq!(connector.nat().await, Behaviour::UNKNOWN);
+            world.now() - began
+        };
+        let (first, second) = (nat().await, nat().await);
+        sleep(Duration::from_secs(10)).await;
+        (first, second, nat().await)
+    });
+    assert!(first >= ms(1200) && second == Duration::ZERO && later >= ms(1200), "{first:?}, {second:?}, {later:?}");
+}
+
+#[test]
+fn a_direct_connection_does_not_wait_for_the_nat_check() {
+    let open: Kind = (EndpointIndependent, EndpointIndependent);
+    let (report, _) = homes(CONE, open, [Random; 2], 1).run(async |world: World| {
+        let _brokers = [broker(&world, "one", None), broker(&world, "two", None)];
+        let _worker = worker(&world, "laptop");
+        sleep(Duration::from_secs(4)).await;
+        connector(&world, "phone", config()).connect(SERVICE).await.unwrap().report().clone()
+    });
+    // A connection to the broker, its answer, and a connection to the worker: three round trips of 40 ms.
+    assert!(report.rung == Some(Rung::Direct) && report.elapsed_ms < 150, "{report}");
+    assert_eq!(report.own_nat, Behaviour::UNKNOWN, "it was not needed");
 }

@@ -1,8 +1,9 @@
 //! What a host finds out about its NAT is what the NAT is configured to do.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use grenache::nat::{Behaviour, CheckConfig, CheckError, Filtering, Mapping, Ports, Report, check};
+use grenache::nat::{Behaviour, CheckConfig, CheckError, Filtering, MAX_BROKERS, Mapping, Ports, Report, check};
 use grenache_sim::engine::World;
 use grenache_sim::scenario::model::{Dependence, PortAssignment};
 
@@ -132,4 +133,46 @@ fn the_original_answers_nothing() {
         check(&world.network("laptop"), &[address(ONE)], CheckConfig::default()).await
     });
     assert!(matches!(outcome, Err(CheckError::NoAnswer(1))));
+}
+
+#[test]
+fn a_check_takes_no_longer_than_is_said() {
+    let kind = (Dependence::EndpointIndependent, Dependence::AddressAndPortDependent);
+    let lab = behind(kind, PortAssignment::Random);
+    let silent: Vec<String> = (1..MAX_BROKERS).map(|port| format!("203.0.113.9:{port}")).collect();
+    let took = |answering: &[&str]| {
+        let brokers: Vec<SocketAddr> =
+            silent.iter().map(String::as_str).chain(answering.iter().copied()).map(address).collect();
+        let took = async |world: World| {
+            let _brokers = [broker(&world, "one", None), broker(&world, "two", None)];
+            let began = world.now();
+            let found = check(&world.network("laptop"), &brokers, CheckConfig::default()).await;
+            (found.is_ok(), world.now() - began)
+        };
+        lab.run(took).0
+    };
+    let within = |(found, took): (bool, Duration), expected: bool, least, most| {
+        assert!(found == expected && (least..=most).contains(&took), "{found}, {took:?}");
+    };
+    // 1.2 s for each that does not answer; then less than a second, and 1.2 s for the silence of the NAT's filter.
+    within(took(&["203.0.113.9:99"]), false, ms(9600), ms(9610));
+    within(took(&[ONE]), true, ms(7 * 1200 + 1200), ms(7 * 1200 + 1500));
+    let few = async |world: World| {
+        let _brokers = [broker(&world, "one", None), broker(&world, "two", None)];
+        let began = world.now();
+        check(&world.network("laptop"), &[address(ONE), address(TWO)], CheckConfig::default()).await.unwrap();
+        world.now() - began
+    };
+    within((true, lab.run(few).0), true, ms(1200), ms(1500));
+}
+
+#[test]
+fn the_longest_times_are_no_panic() {
+    let lab = behind((Dependence::EndpointIndependent, Dependence::EndpointIndependent), PortAssignment::Random);
+    let main = async |world: World| {
+        let _brokers = [broker(&world, "one", None), broker(&world, "two", None)];
+        let config = CheckConfig::default().timeout(Duration::MAX).interval(Duration::MAX).sockets(usize::MAX);
+        check(&world.network("laptop"), &[address(ONE), address(TWO)], config).await.map(|report| report.behaviour)
+    };
+    assert_eq!(lab.run(main).0.unwrap().filtering, Filtering::EndpointIndependent);
 }

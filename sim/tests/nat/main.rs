@@ -4,8 +4,10 @@
 #[allow(dead_code, reason = "the engine's tests use all of it")]
 mod lab;
 
+mod abuse;
 mod bounds;
 mod check;
+mod crashed;
 mod oracle;
 mod pairs;
 mod peers;

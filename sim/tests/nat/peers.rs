@@ -74,8 +74,9 @@ pub(crate) fn config() -> ConnectConfig {
 /// What a worker consists of: it answers with what it was asked.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    _server: PeerRpcServer,
-    _acceptor: Acceptor,
+    pub(crate) server: PeerRpcServer,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) puncher: Puncher,
 }
 
 pub(crate) fn worker(world: &World, node: &str) -> Worker {
@@ -84,7 +85,7 @@ pub(crate) fn worker(world: &World, node: &str) -> Worker {
     let rpc = PeerRpcClient::new(&endpoint, None, ClientConfig::default());
     let puncher = Puncher::new(&endpoint);
     let acceptor = Acceptor::start(&endpoint, &puncher, &rpc, None, SERVICE, config(), server.also_on());
-    Worker { _server: server, _acceptor: acceptor }
+    Worker { server, acceptor, puncher }
 }
 
 pub(crate) fn connector(world: &World, node: &str, config: ConnectConfig) -> Connector {

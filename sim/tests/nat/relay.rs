@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::lab::{Lab, ms};
-use crate::peers::{Kind, SERVICE, broker, config, connector, homes, worker};
+use crate::peers::{Kind, SERVICE, Worker, broker, config, connector, homes, worker};
 
 const CONE: Kind = (EndpointIndependent, AddressAndPortDependent);
 const SYMMETRIC: Kind = (AddressAndPortDependent, AddressAndPortDependent);
@@ -187,6 +187,16 @@ fn upgraded(lab: &Lab, before: impl Fn(&World), after: impl Fn(&World), rung: Ru
     };
     assert_eq!((to(1), to(1).ip().to_string()), (to(2), "203.0.113.1".to_owned()));
     assert_eq!(to(3).ip().to_string(), "198.51.100.10", "the last one went straight to the worker's NAT");
+    let ended = records.iter().find_map(|record| match &record.event {
+        Event::Stack(Stack::RelayClosed { reason, .. }) => Some((record.at_ns, reason.as_str())),
+        _ => None,
+    });
+    let connected =
+        |record: &&Record| matches!(record.event, Event::Stack(Stack::Connected { rung, .. }) if rung != Rung::Relay);
+    let (upgraded, (ended, reason)) = (records.iter().find(connected).unwrap().at_ns, ended.unwrap());
+    assert_eq!(reason, "left");
+    // Its connections have ended in good order by then: µTP's wait after the last FIN is 3 s.
+    assert!(ended - upgraded < 5_000_000_000, "nobody was on it any more");
 }
 
 #[test]
@@ -252,4 +262,34 @@ fn where_a_relay_has_ended_and_nobody_is_there_a_request_fails_in_time() {
         connection.request(&json!(3)).await.unwrap_err()
     });
     assert!(error.is_transport() && error.to_string().contains("nobody is registered"), "{error}");
+}
+
+#[test]
+fn a_broker_and_a_service_that_stop_leave_nothing_of_a_relay() {
+    let ((), _) = symmetric().run(async |world: World| {
+        let one = broker(&world, "one", Some(RelayConfig::default()));
+        let _two = broker(&world, "two", None);
+        let worker = worker(&world, "laptop");
+        let connection = connector(&world, "phone", config().upgrades(0)).connect(SERVICE).await.unwrap();
+        asks(&connection, json!(1)).await;
+        let Worker { server, acceptor, puncher } = worker;
+        let held = world.live("laptop").tasks;
+        let fresh = acceptor.stop();
+        sleep(ms(1)).await;
+        let stopped = world.live("laptop").tasks;
+        drop(fresh);
+        sleep(ms(1)).await;
+        assert!(held > stopped && stopped == world.live("laptop").tasks + 1, "what holds the relay ends with it");
+        let relaying = world.live("one");
+        one.stop().await;
+        sleep(ms(1)).await;
+        let after = world.live("one");
+        assert!(after.udp_sockets < relaying.udp_sockets, "{relaying:?}, {after:?}");
+        server.stop().await;
+        drop(puncher);
+        // A connection that was cut off is given up in time.
+        sleep(Duration::from_secs(60)).await;
+        assert!(world.live("one").is_nothing(), "{:?}", world.live("one"));
+        assert!(world.live("laptop").is_nothing(), "{:?}", world.live("laptop"));
+    });
 }

@@ -35,7 +35,7 @@ impl Grapes {
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let net: Net = Arc::new(HostNetwork::new().expect("a network"));
+                let net: Net = Arc::new(HostNetwork::new());
                 let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
                 let mut grapes: Vec<Grape> = Vec::new();
                 for _ in 0..count {

@@ -8,18 +8,18 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::body::{incoming, outgoing};
-use super::carry::{Call, Incoming, Limits, Outgoing, carry};
+use super::carry::{Call, FAREWELL, Incoming, Limits, Outgoing, Peer, carry};
 use super::error::StreamError;
 use super::frame::{Kind, read_header, read_payload};
+use super::places::{Place, Places};
 use super::report::Report;
 use super::server::{StreamReplier, StreamRequest, Taker};
 use super::{ASK, BUSY, StreamConfig, YES};
 use crate::event::Event;
 use crate::net::Net;
-use crate::places::{Place, Places};
 use crate::rpc::connection::Connection;
 use crate::rpc::message::RequestMessage;
 use crate::rpc::server::Shared;
@@ -50,9 +50,8 @@ impl Offers {
 }
 
 impl Offer {
-    fn place(&self, source: IpAddr) -> Option<Place> {
-        // An IPv4 address is the same source on an IPv6 socket.
-        self.places.take(source.to_canonical(), self.config.max_streams, self.config.max_streams_per_source).ok()
+    fn place(&self, address: IpAddr) -> Option<Place> {
+        self.places.take(Instant::now(), address, &self.config)
     }
 }
 
@@ -101,7 +100,7 @@ async fn first_bytes(stream: &mut UtpStream) -> io::Result<First> {
 
 /// Answers the question, and hands the call to the application.
 async fn serve(net: &Net, offer: Arc<Offer>, mut stream: UtpStream, from: SocketAddr) {
-    let Some(_place) = offer.place(from.ip()) else {
+    let Some(mut place) = offer.place(from.ip()) else {
         net.emit(Event::StreamRefused { from, reason: "as many streams as there may be" });
         // The connection ends all the same where this cannot be written.
         let _ = timeout(offer.config.head_timeout, stream.write_all(BUSY)).await;
@@ -144,10 +143,16 @@ async fn serve(net: &Net, offer: Arc<Offer>, mut stream: UtpStream, from: Socket
     let at_work = offer.taker.take(net, StreamRequest { rid, key, payload, from, body: reader, replier });
     let outgoing = Outgoing { head: Some(head), body: source };
     let incoming = Incoming { head: None, body: sink };
-    carry(Call { stream, outgoing, incoming, limits, report }).await;
+    let peer = Peer { pace: Some(place.pace.clone()), displaced: place.displaced.take() };
+    let ended = carry(Call { stream, outgoing, incoming, limits, report, peer }).await;
     // It may have more to do than the call. It ends with this task, and so with the server.
-    if let Some(at_work) = at_work {
-        at_work.ended().await;
+    match at_work {
+        // Its place is another's: there would be no limit on such handlers.
+        Some(at_work) if ended == Err(StreamError::Displaced) => {
+            let _ = timeout(FAREWELL, at_work.ended()).await;
+        }
+        Some(at_work) => at_work.ended().await,
+        None => {}
     }
 }
 

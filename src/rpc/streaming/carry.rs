@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -16,8 +16,10 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::body::{DROPPED, Intent, Sink, Source};
-use super::error::StreamError;
+use super::error::{DISPLACED, StreamError};
 use super::frame::{HEADER, Header, Kind, abort, frame, read_header, read_payload};
+use super::pace::{Pace, Wait};
+use super::places::Displaced;
 use super::report::Report;
 use crate::rpc::error::RpcError;
 use crate::rpc::message::ReplyMessage;
@@ -37,6 +39,16 @@ pub(super) struct Call {
     pub(super) incoming: Incoming,
     pub(super) limits: Limits,
     pub(super) report: Report,
+    pub(super) peer: Peer,
+}
+
+/// How a server sees to it that its calls move on; a client does not.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// Where it is noted how fast the peer is.
+    pub(super) pace: Option<Arc<Mutex<Pace>>>,
+    /// Resolves to [`Displaced`] where the call has to leave for another.
+    pub(super) displaced: Option<oneshot::Receiver<Displaced>>,
 }
 
 /// What this side sends.
@@ -73,6 +85,8 @@ struct Progress {
     stopped: bool,
     /// Whether this side's application wants no more of the peer's body.
     unread: bool,
+    /// Whether the call has to leave for another.
+    displaced: bool,
     bytes_sent: u64,
     bytes_received: u64,
     /// What first kept a body from its end, where the connection did not.
@@ -87,19 +101,20 @@ impl Progress {
 }
 
 /// Runs until both bodies have ended, or the call has failed: then its connection is reset.
-pub(super) async fn carry(call: Call) {
-    let Call { stream, mut outgoing, mut incoming, limits, mut report } = call;
+pub(super) async fn carry(call: Call) -> Result<(), StreamError> {
+    let Call { stream, mut outgoing, mut incoming, limits, mut report, peer } = call;
     let progress = watch::Sender::new(Progress {
         moved: Instant::now(),
         sent: None,
         received: false,
         stopped: false,
         unread: false,
+        displaced: false,
         bytes_sent: 0,
         bytes_received: 0,
         trouble: None,
     });
-    let carrier = Carrier { progress: &progress, limits: &limits };
+    let carrier = Carrier { progress: &progress, limits: &limits, pace: peer.pace.as_deref() };
     let (mut reader, mut writer) = tokio::io::split(stream);
     let reader_gone = incoming.body.gone.take();
     let writer_gone = outgoing.body.gone.take();
@@ -108,11 +123,15 @@ pub(super) async fn carry(call: Call) {
         let mut complete = pin!(carrier.until(Progress::is_complete));
         let mut reading = pin!(carrier.read(&mut reader, &mut incoming));
         let mut writing = pin!(carrier.write(&mut writer, &mut outgoing));
+        let mut displaced = pin!(carrier.displaced(peer.displaced));
         let mut farewell = pin!(carrier.farewell(reader_gone, writer_gone, &intent));
         // In this order, so that a run repeats; an end comes before what follows it on the connection.
         poll_fn(|cx| {
             if complete.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
+            }
+            if let Poll::Ready(error) = displaced.as_mut().poll(cx) {
+                return Poll::Ready(Err(error));
             }
             if let Poll::Ready(error) = reading.as_mut().poll(cx) {
                 return Poll::Ready(Err(error));
@@ -129,7 +148,7 @@ pub(super) async fn carry(call: Call) {
         report.counted(progress.bytes_sent, progress.bytes_received);
         report.ended(progress.trouble.as_ref().or(outcome.as_ref().err()));
     }
-    if let Err(error) = outcome {
+    if let Err(error) = outcome.clone() {
         if let Some(head) = incoming.head.take() {
             let _ = head.send(Err(error.clone().into()));
         }
@@ -137,12 +156,15 @@ pub(super) async fn carry(call: Call) {
         outgoing.body.finish(Err(error));
         reader.unsplit(writer).reset();
     }
+    // Its bodies may have come to an end all the same.
+    if progress.borrow().displaced { Err(StreamError::Displaced) } else { outcome }
 }
 
 /// The two directions of a call, which know of each other by its progress.
 struct Carrier<'a> {
     progress: &'a watch::Sender<Progress>,
     limits: &'a Limits,
+    pace: Option<&'a Mutex<Pace>>,
 }
 
 impl Carrier<'_> {
@@ -166,12 +188,22 @@ impl Carrier<'_> {
         });
     }
 
+    /// Notes how the peer does, where anybody wants to know.
+    fn pace(&self, note: impl FnOnce(&mut Pace, Instant)) {
+        if let Some(pace) = self.pace {
+            note(&mut pace.lock().expect("no panic while locked"), Instant::now());
+        }
+    }
+
     /// Hands out what comes; gives why nothing more does.
     async fn read<R: AsyncRead + Unpin>(&self, reader: &mut R, incoming: &mut Incoming) -> StreamError {
         let mut chunk = vec![0; CHUNK].into_boxed_slice();
+        let mut displaced = pin!(self.until(|p| p.displaced));
         loop {
-            if let Err(error) = self.read_frame(reader, incoming, &mut chunk).await {
-                return error;
+            match select(displaced.as_mut(), pin!(self.read_frame(reader, incoming, &mut chunk))).await {
+                Either::Left(_) => break,
+                Either::Right((Ok(()), _)) => {}
+                Either::Right((Err(error), _)) => return error,
             }
             let complete = self.progress.borrow().is_complete();
             if complete {
@@ -179,6 +211,12 @@ impl Carrier<'_> {
                 std::future::pending::<()>().await;
             }
         }
+        incoming.body.finish(Err(StreamError::Displaced));
+        // What still comes is for nobody, but the peer shall hear what it is told before the connection ends.
+        while reader.read(&mut chunk).await.is_ok_and(|len| len > 0) {
+            consume_budget().await;
+        }
+        StreamError::Displaced
     }
 
     async fn read_frame<R: AsyncRead + Unpin>(
@@ -244,6 +282,7 @@ impl Carrier<'_> {
             // What is thrown away comes without a wait, and would keep this task from its other half.
             consume_budget().await;
             self.moved(|progress| progress.bytes_received += len as u64);
+            self.pace(|pace, now| pace.count(now, len as u64));
             // What nobody reads is thrown away, until the peer has heard that.
             if let Some(pipe) = &mut incoming.body.pipe
                 && pipe.write_all(&chunk[..len]).await.is_err()
@@ -264,7 +303,9 @@ impl Carrier<'_> {
     ) -> Result<T, StreamError> {
         let mut work = pin!(work);
         let mut steps = self.progress.subscribe();
-        loop {
+        let owes = !self.progress.borrow().received;
+        self.pace(|pace, now| pace.wait(now, Wait::Send, owes));
+        let result = loop {
             let deadline = {
                 let progress = steps.borrow_and_update();
                 match progress.sent {
@@ -285,11 +326,13 @@ impl Carrier<'_> {
                 }
             };
             match select(work.as_mut(), select(pin!(steps.changed()), pin!(expired))).await {
-                Either::Left((result, _)) => return result,
-                Either::Right((Either::Right((Some(error), _)), _)) => return Err(error),
+                Either::Left((result, _)) => break result,
+                Either::Right((Either::Right((Some(error), _)), _)) => break Err(error),
                 Either::Right(_) => {}
             }
-        }
+        };
+        self.pace(|pace, now| pace.wait(now, Wait::Send, false));
+        result
     }
 
     /// Sends what the application gives; gives why no more can be sent.
@@ -321,11 +364,15 @@ impl Carrier<'_> {
         };
         let next = {
             let mut unread = pin!(self.until(|p| p.unread && !p.received));
+            let mut displaced = pin!(self.until(|p| p.displaced));
             let mut stopped = pin!(self.until(|p| p.stopped));
             let mut next = pin!(next);
             poll_fn(|cx| {
                 if !*stop_sent && unread.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Next::Stop);
+                }
+                if open && displaced.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Next::Displaced);
                 }
                 if open && stopped.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(Next::Stopped);
@@ -342,6 +389,11 @@ impl Carrier<'_> {
             Next::Stopped => {
                 body.finish(Err(StreamError::Stopped));
                 self.give_up(writer, "stopped by its reader", StreamError::Stopped).await?;
+            }
+            Next::Displaced => {
+                *head = None;
+                body.finish(Err(StreamError::Displaced));
+                self.give_up(writer, DISPLACED, StreamError::Displaced).await?;
             }
             Next::Head(text) => {
                 *head = None;
@@ -360,7 +412,16 @@ impl Carrier<'_> {
             }
             Next::Body(len) => {
                 chunk[..HEADER].copy_from_slice(&Header { kind: Kind::Data, len }.encode());
-                self.send(writer, &chunk[..HEADER + len]).await?;
+                let mut sending = pin!(self.send(writer, &chunk[..HEADER + len]));
+                match select(sending.as_mut(), pin!(self.until(|p| p.displaced))).await {
+                    Either::Left((sent, _)) => sent?,
+                    Either::Right(_) => {
+                        // The application need not wait for a peer that takes nothing.
+                        body.finish(Err(StreamError::Displaced));
+                        sending.await?;
+                    }
+                }
+                self.pace(|pace, now| pace.count(now, len as u64));
                 self.moved(|progress| progress.bytes_sent += len as u64);
             }
         }
@@ -388,10 +449,23 @@ impl Carrier<'_> {
     /// Writes a frame, for which the peer has the idle timeout altogether: a window that is shut lets a packet through
     /// now and then, which is no sign of a reader.
     async fn send<W: AsyncWrite + Unpin>(&self, writer: &mut W, frame: &[u8]) -> Result<(), StreamError> {
+        self.pace(|pace, now| pace.wait(now, Wait::Take, true));
         let written = timeout(self.limits.idle, writer.write_all(frame)).await;
+        self.pace(|pace, now| pace.wait(now, Wait::Take, false));
         written.map_err(|_| StreamError::Idle(self.limits.idle))?.map_err(|e| StreamError::from(&e))?;
         self.moved(|_| {});
         Ok(())
+    }
+
+    /// Has both bodies given up once the call has to leave, and resolves when the peer has had its time to hear of it.
+    async fn displaced(&self, displaced: Option<oneshot::Receiver<Displaced>>) -> StreamError {
+        let told = async { displaced?.await.ok() };
+        if told.await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        self.step(|progress| (progress.displaced, progress.unread) = (true, true));
+        sleep(FAREWELL).await;
+        StreamError::Displaced
     }
 
     /// Resolves when the application has left and the peer has not ended its body since. A body that the application
@@ -421,6 +495,8 @@ impl Carrier<'_> {
 enum Next {
     /// That this side reads no more.
     Stop,
+    /// The end of a body whose call has to leave.
+    Displaced,
     /// The end of a body that the peer reads no more.
     Stopped,
     /// A reply's head, unless its replier is gone, which ends the body too.

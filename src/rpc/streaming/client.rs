@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::body::{BodyReader, BodyWriter, incoming, outgoing};
-use super::carry::{Call, Incoming, Limits, Outgoing, carry};
+use super::carry::{Call, Incoming, Limits, Outgoing, Peer, carry};
 use super::error::StreamError;
 use super::frame::{Kind, frame};
 use super::report::Report;
@@ -184,7 +184,11 @@ impl PeerRpcClient {
         let limits = Limits { idle: options.idle_timeout, reply: options.reply_timeout, max_head: options.max_head };
         let outgoing = Outgoing { head: None, body: source };
         let incoming = Incoming { head: Some(head), body: sink };
-        net.spawn(Box::pin(carry(Call { stream, outgoing, incoming, limits, report }))).detach();
+        let carrying = async move {
+            // The bodies' ends tell how it went.
+            let _ = carry(Call { stream, outgoing, incoming, limits, report, peer: Peer::default() }).await;
+        };
+        net.spawn(Box::pin(carrying)).detach();
         let reply = StreamReply { head: reply_head, body: reader, sending: None };
         Ok(StreamCall { rid, to, body, reply, net: net.clone() })
     }

@@ -70,6 +70,7 @@ impl StreamOptions {
 pub struct StreamConfig {
     pub(super) max_streams: usize,
     pub(super) max_streams_per_source: usize,
+    pub(super) least_progress: u64,
     pub(super) max_head: usize,
     pub(super) head_timeout: Duration,
     pub(super) idle_timeout: Duration,
@@ -80,6 +81,7 @@ impl Default for StreamConfig {
         Self {
             max_streams: 128,
             max_streams_per_source: 16,
+            least_progress: 64 << 10,
             max_head: MAX_HEAD,
             head_timeout: Duration::from_secs(10),
             idle_timeout: IDLE,
@@ -89,14 +91,26 @@ impl Default for StreamConfig {
 
 impl StreamConfig {
     /// How many streamed calls there may be at once (default 128, at least 1). Further clients are told
-    /// [`StreamError::Busy`](super::StreamError::Busy). Each may hold as much memory as µTP's two windows.
+    /// [`StreamError::Busy`](super::StreamError::Busy), unless one is slow ([`least_progress`](Self::least_progress)).
+    /// Each may hold as much memory as µTP's two windows.
     pub fn max_streams(self, max_streams: usize) -> Self {
         Self { max_streams: max_streams.max(1), ..self }
     }
 
-    /// How many of them may come from one IP address (default 16, at least 1). Beyond it the same is told.
+    /// How many of them may come from one source ([`limits`](crate::limits), default 16, at least 1). Beyond it the same is told.
     pub fn max_streams_per_source(self, max_streams_per_source: usize) -> Self {
         Self { max_streams_per_source: max_streams_per_source.max(1), ..self }
+    }
+
+    /// How many bytes of both bodies together a call has to move in [`PROGRESS_TIME`](super::PROGRESS_TIME), a minute,
+    /// to be sure of its place (default 64 KiB; with 0 every call is).
+    ///
+    /// While there is room a call may be as slow as the idle timeout allows. Where all places are taken, or all of one
+    /// source, and a new call asks for one, the slowest call that has moved less gives up its place, of that source in
+    /// the second case: its bodies fail with [`StreamError::Displaced`](super::StreamError::Displaced), and its client
+    /// is told so. Without one that is so slow the new call is refused.
+    pub fn least_progress(self, bytes: u64) -> Self {
+        Self { least_progress: bytes, ..self }
     }
 
     /// The largest head of a request, in bytes of JSON (default 64 KiB). A larger one ends its call.

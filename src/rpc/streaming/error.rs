@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use super::super::error::RpcError;
 
+/// What a client is told whose call had to give up its place.
+pub(super) const DISPLACED: &str = "too slow, and another call needed its place; try again later";
+
 /// Why a streamed call, or one of its bodies, came to no end of its own.
 ///
 /// The bodies' [`io::Error`]s hold it: `error.get_ref()` and `downcast_ref::<StreamError>()` give it back.
@@ -29,6 +32,10 @@ pub enum StreamError {
     /// For this long nothing of the body owed came, or no [`CHUNK`](super::CHUNK) of the body sent was taken.
     #[error("ERR_STREAM_IDLE: nothing moved for {0:?}")]
     Idle(Duration),
+    /// The call moved less than [`StreamConfig::least_progress`](super::StreamConfig::least_progress), and another one
+    /// has got its place. Its client is told the same by [`Aborted`](Self::Aborted).
+    #[error("ERR_STREAM_DISPLACED: {DISPLACED}")]
+    Displaced,
     /// No head of the reply in time.
     #[error("ERR_TIMEOUT")]
     Timeout,
@@ -66,7 +73,7 @@ impl From<StreamError> for io::Error {
         let kind = match &error {
             StreamError::Unsupported => io::ErrorKind::Unsupported,
             StreamError::Busy => io::ErrorKind::QuotaExceeded,
-            StreamError::Aborted(_) => io::ErrorKind::ConnectionAborted,
+            StreamError::Aborted(_) | StreamError::Displaced => io::ErrorKind::ConnectionAborted,
             StreamError::Stopped => io::ErrorKind::BrokenPipe,
             StreamError::Truncated => io::ErrorKind::UnexpectedEof,
             StreamError::Idle(_) | StreamError::Timeout => io::ErrorKind::TimedOut,

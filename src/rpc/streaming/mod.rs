@@ -36,6 +36,10 @@
 //! Dropping a [`BodyWriter`] before its end aborts its body, dropping a [`BodyReader`] stops the other side's, and
 //! dropping both cancels the call: the other side's ends fail at once, or, where the connection is blocked,
 //! [`FAREWELL`] later with its reset.
+//!
+//! A call may be slow as long as there is room. Where another one needs its place, a call that is slower than
+//! [`StreamConfig::least_progress`] is ended by its server in the same way: `S`, and `A` with the reason where its own
+//! body has not ended, or else a reset [`FAREWELL`] later.
 
 mod accept;
 mod body;
@@ -44,6 +48,8 @@ mod client;
 mod config;
 mod error;
 mod frame;
+mod pace;
+mod places;
 mod report;
 mod server;
 
@@ -53,6 +59,7 @@ pub use client::{StreamCall, StreamReply};
 pub use config::{StreamConfig, StreamOptions};
 pub use error::StreamError;
 pub use frame::{MAX_CHUNK, MAX_REASON};
+pub use pace::PROGRESS_TIME;
 pub use server::{StreamReplier, StreamRequest, StreamRequests};
 
 pub(super) use accept::{Offers, route};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::StreamConfig;
 use super::body::{BodyReader, BodyWriter};
@@ -69,15 +69,16 @@ impl PeerRpcServer {
     /// ```
     #[must_use]
     pub fn accept_streams(&self, config: StreamConfig) -> StreamRequests {
-        // There are never more calls than places, so that none waits for room here.
-        let (calls, requests) = mpsc::channel(config.max_streams);
+        // There are never more calls than places, so that none waits for room here; but a displaced one may wait still.
+        let (calls, requests) = mpsc::channel(config.max_streams.saturating_mul(2).min(Semaphore::MAX_PERMITS));
         self.shared().offers().make(config, Taker::Queue(calls));
         StreamRequests(requests)
     }
 
     /// Offers streams from now on, and gives each streamed call to `handler` in a task of its own. A handler that
     /// returns without a reply answers [`ERR_NO_REPLY`]. A call has its place among
-    /// [`max_streams`](StreamConfig::max_streams) until its handler has returned.
+    /// [`max_streams`](StreamConfig::max_streams) until its handler has returned. Where it has to give it up before
+    /// ([`least_progress`](StreamConfig::least_progress)), its handler is ended [`FAREWELL`](super::FAREWELL) later.
     pub fn serve_streams<H, F>(&self, config: StreamConfig, handler: H)
     where
         H: Fn(StreamRequest) -> F + Send + Sync + 'static,
