@@ -82,8 +82,8 @@
 //! | `behind` | the internet | the NAT that it is behind; or one of several, by chance: `{ home = "70%", office = "20%", none = "10%" }` |
 //! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
 //! | `address6` | none; behind a NAT with `lan6` the next free there | its IPv6 address; with it and without `address` the node has no IPv4 |
-//! | `count` | one | how many of it there are: see populations |
 //! | `firewall` | none | the name of the firewall between it and its network |
+//! | `count` | one | how many of it there are: see populations |
 //!
 //! | `[firewall.NAME]` | default | lets out everything, and in what belongs to a flow (RFC 6092) |
 //! |---|---|---|

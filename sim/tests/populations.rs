@@ -217,7 +217,7 @@ at = "2s"
 crash = "peer"
 [[fault]]
 at = "3s"
-lasts = "1s"
+for = "1s"
 partition = [["peer"], ["server"]]
 "#,
     );

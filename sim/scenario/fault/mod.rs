@@ -200,17 +200,19 @@ impl Reader<'_> {
         if let Some(node) = &table.outage {
             return self.grape(node).map(FaultKind::GrapeOutage);
         }
-        let nats: [(_, fn(Name) -> FaultKind); 2] =
-            [(&table.rebind, FaultKind::Rebind), (&table.reboot, FaultKind::Reboot)];
-        for (nat, kind) in nats {
-            if let Some(nat) = nat {
-                return defined(self.problems, "NAT", nat, &self.topology.nats).map(kind);
-            }
+        if let Some(nat) = &table.rebind {
+            return self.nat(nat).map(FaultKind::Rebind);
         }
-        let nodes: [(_, fn(Name) -> FaultKind); 3] =
-            [(&table.crash, FaultKind::Crash), (&table.restart, FaultKind::Restart), (&table.pause, FaultKind::Pause)];
-        let (node, kind) = nodes.into_iter().find_map(|(node, kind)| Some((node.as_ref()?, kind)))?;
-        self.node(node).map(kind)
+        if let Some(nat) = &table.reboot {
+            return self.nat(nat).map(FaultKind::Reboot);
+        }
+        if let Some(node) = &table.crash {
+            return self.node(node).map(FaultKind::Crash);
+        }
+        if let Some(node) = &table.restart {
+            return self.node(node).map(FaultKind::Restart);
+        }
+        self.node(table.pause.as_ref()?).map(FaultKind::Pause)
     }
 
     fn partition(&mut self, groups: &Spanned<Vec<Spanned<Vec<Text>>>>) -> Option<FaultKind> {
@@ -341,6 +343,10 @@ impl Reader<'_> {
                 .help("an outage is of the Grape on a node: name one with a program that runs \"grape\"");
         }
         Some(name)
+    }
+
+    fn nat(&mut self, name: &Text) -> Option<Name> {
+        defined(self.problems, "NAT", name, &self.topology.nats)
     }
 
     fn node(&mut self, name: &Text) -> Option<Name> {

@@ -38,6 +38,10 @@ pub(super) fn schema(expected: &str) -> Value {
             "examples": [["20ms", "35ms"]],
         }),
         "an address with a port" => text(&format!("^.+:{D}+$"), example),
+        "a clock's skew" => text(&format!(r"^-?{D}+(\.{D}+)? *({TIME})$"), example),
+        "a clock's drift" => text(&format!("^-?{D}+ *ppm$"), example),
+        "an IPv6 address" => text(r"^([0-9A-Fa-f:.]|\{n\})+$", example),
+        "an IPv6 network" => text(r"^([0-9A-Fa-f:.]|\{n\})+/[0-9]{1,3}$", example),
         "a count" => json!({
             "anyOf": [
                 { "type": "integer", "minimum": 1, "maximum": 1_000_000 },
