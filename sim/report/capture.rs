@@ -16,7 +16,7 @@ use crate::engine::{Direction, Side, Sighting};
 use crate::event::{Event, LabEvent, Record};
 use crate::scenario::Scenario;
 
-/// What packets whose fate is not known yet may take, in bytes: each with its headers and [`OVERHEAD`]. Beyond it the
+/// What packets whose fate is not known yet may take, in bytes: each with its headers and 256 bytes more. Beyond it the
 /// oldest is written with a comment that says so.
 pub const MAX_HELD: usize = 64 << 20;
 
