@@ -5,7 +5,7 @@
 //! | [`Outcome`] | what a backend says that a run came to |
 //! | [`Run`] | a run as it is reported: its outcome, where from, how long it took |
 //! | [`EventLog`] | `events.jsonl`: each event of a run as a line of JSON |
-//! | [`lockstep`] | two runs of the same at once, and the first event that differs |
+//! | [`lockstep()`] | two runs of the same at once, and the first event that differs |
 //! | [`Trail`] | the last events that matter, for the story of a failure |
 //! | [`JsonReport`] | the results of many runs, for programs |
 
