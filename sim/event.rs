@@ -1,6 +1,6 @@
 //! What happened in a run. The log, the expectations and every report read this one stream.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -16,6 +16,16 @@ pub struct Record {
     /// What happened.
     #[serde(flatten)]
     pub event: Event,
+}
+
+impl Record {
+    /// Whether this only shows how something does: it is in pictures, and not in event logs.
+    pub fn is_sample(&self) -> bool {
+        matches!(
+            self.event,
+            Event::Lab(LabEvent::QueueSample { .. }) | Event::Stack(grenache::event::Event::UtpSample { .. })
+        )
+    }
 }
 
 /// What happened: in the laboratory, or in the stack on one of its nodes.
@@ -66,12 +76,14 @@ pub enum LabEvent {
         /// The packet.
         packet: u64,
         /// The hop: `link dsl of laptop, up` (`link of laptop, up` where none is named), `nat home`, `lan of home`,
-        /// `host laptop`, `internet`.
+        /// `firewall of home`, `host laptop`, `internet`.
         hop: String,
         /// The rule that decided it: `random loss of 2%`, `queue full (256 KiB)`, `no mapping for port 4000`,
         /// `filtered: …`, `no hairpinning`, `no free port`, `no host at 203.0.113.9`, `no socket on port 1337`,
         /// `receive buffer full (4 MiB)`, `backlog full (1024 connections)`, `larger than the MTU of 1500`, `partition`,
-        /// `host is down`.
+        /// `host is down`, `no flow: …`, `UDP is blocked`, `link is down`, `nat reboots`,
+        /// `host is no longer at 192.168.1.2`, `another host has sent from port 4000 to 203.0.113.5:80`, `limit of 100 mappings per host`,
+        /// `no free port in the host's 4 blocks`, `no public address for this host`.
         rule: String,
     },
     /// A NAT made a mapping (at the NAT).
@@ -94,8 +106,58 @@ pub enum LabEvent {
         internal: SocketAddr,
         /// The public side.
         external: SocketAddr,
-        /// `idle for 30s`, `rebinding`.
+        /// `idle for 30s`, `rebinding`, `reboot`, `limit of 100 mappings`, `forwarded`.
         reason: String,
+    },
+    /// A host behind a NAT got a block of ports (at the NAT).
+    PortBlockAllocated {
+        /// The host.
+        internal: IpAddr,
+        /// The public address.
+        external: IpAddr,
+        /// `1024-1087`.
+        ports: String,
+    },
+    /// A host's block of ports is free again (at the NAT).
+    PortBlockReleased {
+        /// The host.
+        internal: IpAddr,
+        /// The public address.
+        external: IpAddr,
+        /// `1024-1087`.
+        ports: String,
+    },
+    /// A NAT granted a forward that a host asked for, or a shorter life of it (at the NAT).
+    ForwardCreated {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// The host's side.
+        internal: SocketAddr,
+        /// The public side.
+        external: SocketAddr,
+        /// `7200s`.
+        lifetime: String,
+    },
+    /// A forward that a host had asked for ended (at the NAT).
+    ForwardRemoved {
+        /// UDP or TCP.
+        protocol: Protocol,
+        /// The host's side.
+        internal: SocketAddr,
+        /// The public side.
+        external: SocketAddr,
+        /// `its lifetime is over`, `ended by its host`, `rebinding`, `reboot`.
+        reason: String,
+    },
+    /// What waits in a link's queue (at the link's host or NAT). Not in the event log: it is told only to who asks for
+    /// samples, and at most every 5 ms for each link and direction.
+    QueueSample {
+        /// `link dsl of laptop, up`.
+        link: String,
+        /// Bytes.
+        bytes: usize,
+        /// How long it takes until all of it is on the line, in nanoseconds.
+        wait_ns: u64,
     },
     /// A node was started.
     NodeStarted,
@@ -112,6 +174,11 @@ pub enum LabEvent {
         program: String,
         /// Why.
         error: String,
+    },
+    /// A prober found out what the NAT in front of its node does (at the node).
+    NatProbed {
+        /// What.
+        report: Box<crate::probe::prober::NatReport>,
     },
     /// A fault began.
     FaultBegan {

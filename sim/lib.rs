@@ -12,6 +12,7 @@
 //! | [`shrink`] | from a scenario that fails to the least of it that does |
 //! | [`sweep`] | many runs: over seeds and values, percentiles, failures by cause |
 //! | [`grapes`] | Grapes outside of this process: ours or the original's, as processes or in containers |
+//! | [`probe`] | what hosts find out about the NATs in front of them and ask of them, over any network |
 //! | [`event`] | what happened in a run: the one stream that everything else reads |
 
 pub mod backend;
@@ -19,6 +20,7 @@ pub mod engine;
 pub mod event;
 pub mod grapes;
 pub mod matrix;
+pub mod probe;
 pub mod report;
 pub mod runner;
 pub mod scenario;

@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::backend::{self, On, RunOptions};
+use crate::backend::{self, On, RunOptions, Spectator};
+use crate::engine::Sighting;
 use crate::event::Record;
-use crate::report::{Behind, EventLog, Run, RunResult, Trail, lockstep, seconds};
+use crate::report::picture::Picture;
+use crate::report::{self, Behind, Capture, EventLog, Run, RunResult, Trail, lockstep, seconds};
 use crate::scenario::Scenario;
 use crate::sweep::play::message;
 
 /// What is done with a run besides running it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The folder that event logs go to, as `NAME-SEED/events.jsonl`.
+    /// The folder that a run's files go to: `NAME-SEED/events.jsonl`, `NAME-SEED/capture.pcapng` and
+    /// `NAME-SEED/report.html`.
     pub out: Option<PathBuf>,
     /// Whether it is run twice, at the same time, and the events are compared.
     pub twice: bool,
@@ -29,9 +32,18 @@ pub struct Keep {
 /// A panic of the stack or the laboratory is caught and told as such; its message goes to standard error as well.
 pub fn run(scenario: &Scenario, file: &Path, options: &RunOptions, keep: &Keep) -> Run {
     let start = wall_now();
+    // What cannot be drawn is refused when it is to run.
+    let drawn = scenario.drawn(options.seed).ok().flatten();
+    let scenario = drawn.as_ref().unwrap_or(scenario);
     let seen = Rc::new(RefCell::new(Seen::default()));
-    let result = catch_unwind(AssertUnwindSafe(|| attempt(scenario, options, keep, &seen)))
-        .unwrap_or_else(|panic| RunResult::Panicked(message(&*panic)));
+    let result = catch_unwind(AssertUnwindSafe(|| attempt(scenario, options, keep, &seen))).unwrap_or_else(|panic| {
+        // The files are all the more wanted; that it panicked is told, and not that they could not be written.
+        if let Ok(mut seen) = seen.try_borrow_mut() {
+            let _ = seen.log.take().map(EventLog::finish);
+            let _ = seen.capture.take().map(Capture::finish);
+        }
+        RunResult::Panicked(message(&*panic))
+    });
     let mut run = Run {
         file: file.to_owned(),
         name: scenario.name.clone(),
@@ -45,6 +57,15 @@ pub fn run(scenario: &Scenario, file: &Path, options: &RunOptions, keep: &Keep) 
     if !run.passed() {
         // The observer may have been leaked with its borrow by a panic inside of it: then there is no trail.
         run.trail = seen.try_borrow().map(|seen| seen.trail.lines()).unwrap_or_default();
+    }
+    if let Some(folder) = &keep.out
+        && let Some(picture) = seen.try_borrow_mut().ok().and_then(|mut seen| seen.picture.take())
+    {
+        let again = replay(file, options, &Keep { set: keep.set.clone(), ..Keep::default() });
+        if let Err(error) = report::write_report(folder, &run, scenario, &picture, &again) {
+            let path = report::report_path(folder, &run.name, run.seed);
+            run.result = RunResult::Refused(format!("cannot write the report {}: {error}", path.display()));
+        }
     }
     run
 }
@@ -60,7 +81,32 @@ pub fn wall_now() -> Instant {
 struct Seen {
     trail: Trail,
     log: Option<EventLog<File>>,
+    capture: Option<Capture<File>>,
+    picture: Option<Picture>,
     comparison: Option<Behind>,
+}
+
+/// Shows a run to what is shared with whoever started it.
+struct Watching(Rc<RefCell<Seen>>);
+
+impl Spectator for Watching {
+    fn event(&mut self, record: &Record) {
+        self.0.borrow_mut().observe(record);
+    }
+
+    fn packet(&mut self, sighting: &Sighting) {
+        if let Some(capture) = &mut self.0.borrow_mut().capture {
+            capture.packet(sighting);
+        }
+    }
+
+    fn wants_packets(&self) -> bool {
+        self.0.borrow().capture.is_some()
+    }
+
+    fn wants_samples(&self) -> bool {
+        self.0.borrow().picture.is_some()
+    }
 }
 
 impl Seen {
@@ -69,7 +115,13 @@ impl Seen {
         if let Some(log) = &mut self.log {
             log.write(record);
         }
-        if let Some(comparison) = &self.comparison {
+        if let Some(capture) = &mut self.capture {
+            capture.event(record);
+        }
+        if let Some(picture) = &mut self.picture {
+            picture.observe(record);
+        }
+        if let Some(comparison) = self.comparison.as_ref().filter(|_| !record.is_sample()) {
             comparison.observe(record);
         }
     }
@@ -84,18 +136,32 @@ fn attempt(scenario: &Scenario, options: &RunOptions, keep: &Keep, seen: &Rc<Ref
                 return RunResult::Refused(format!("cannot write the event log {}: {error}", path.display()));
             }
         }
+        seen.borrow_mut().picture = Some(Picture::new(scenario));
+        // Real sockets are other programs' to capture.
+        if options.on == On::Sim {
+            match Capture::create(folder, scenario, options.seed) {
+                Ok(capture) => seen.borrow_mut().capture = Some(capture),
+                Err(error) => {
+                    let path = Capture::path(folder, &scenario.name, options.seed);
+                    return RunResult::Refused(format!("cannot write the capture {}: {error}", path.display()));
+                }
+            }
+        }
     }
     let result = if keep.twice { twice(scenario, options, seen) } else { observe(scenario, options, seen) };
-    let log = seen.try_borrow_mut().ok().and_then(|mut seen| seen.log.take());
-    match log.map(EventLog::finish) {
-        Some(Err(error)) => RunResult::Refused(format!("cannot write the event log: {error}")),
-        _ => result,
+    let files = seen.try_borrow_mut().map(|mut seen| (seen.log.take(), seen.capture.take()));
+    let (log, capture) = files.unwrap_or_default();
+    if let Some(Err(error)) = log.map(EventLog::finish) {
+        return RunResult::Refused(format!("cannot write the event log: {error}"));
     }
+    if let Some(Err(error)) = capture.map(Capture::finish) {
+        return RunResult::Refused(format!("cannot write the capture: {error}"));
+    }
+    result
 }
 
 fn observe(scenario: &Scenario, options: &RunOptions, seen: &Rc<RefCell<Seen>>) -> RunResult {
-    let watching = seen.clone();
-    let ran = backend::run(scenario, options, move |record| watching.borrow_mut().observe(record));
+    let ran = backend::watch(scenario, options, Watching(seen.clone()));
     ran.map_or_else(|error| RunResult::Refused(error.to_string()), RunResult::Done)
 }
 

@@ -38,6 +38,20 @@ pub enum Event {
         /// Whether this side sent the SYN.
         initiator: bool,
     },
+    /// How an established µTP connection does. Told only where [`Network::wants_samples`] asks for it, and at most every
+    /// [`SAMPLE_INTERVAL`](crate::transport::SAMPLE_INTERVAL) for each connection.
+    ///
+    /// [`Network::wants_samples`]: crate::net::Network::wants_samples
+    UtpSample {
+        /// The other end.
+        peer: SocketAddr,
+        /// The congestion window, in bytes.
+        window: usize,
+        /// Bytes that were sent and are not acked.
+        in_flight: usize,
+        /// The smoothed round-trip time in microseconds, once it was measured.
+        rtt_us: Option<u64>,
+    },
     /// A µTP connection ended.
     UtpClosed {
         /// The other end.

@@ -24,8 +24,9 @@ mod common;
 /// How many bytes each side sends.
 const BULK: usize = 10_000_000;
 
-/// How long an exchange may take, where it is only tried once.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an exchange may take, where it is only tried once: 4 to 6 s on a quiet machine, and longer where that crate's
+/// timers run out because it is not asked in time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Over how many connections at once that crate sends its bytes where a tenth is lost. One carries 0.1 to 0.2 MB/s to
 /// ours (0.03 to 0.13 MB/s to its own), and waits nearly all that time: it sends what was lost again only once before

@@ -1,15 +1,16 @@
 //! Plays a scenario on a stage: starts its programs, lets its faults happen, and waits for its expectations.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use grenache::net::{BoxFuture, Net};
+use grenache::net::{BoxFuture, Net, Task};
 use tokio::sync::Notify;
 
 use super::judge::Judge;
 use super::programs::{self, ProgramError};
 use crate::event::{LabEvent, Record};
-use crate::scenario::model::{Fault, FaultKind, Name, ProgramKind, Scenario};
+use crate::scenario::model::{FaultKind, Name, ProgramKind, Scenario};
 
 /// Where a scenario is played: the simulator, or this machine's loopback addresses.
 pub(super) trait Stage {
@@ -19,16 +20,16 @@ pub(super) trait Stage {
     fn network(&self, node: &Name) -> Net;
     /// A program that runs outside of this process; `None` where it is one of this process's.
     fn outside(&self, node: &Name, program: &ProgramKind) -> Option<BoxFuture<'static, Result<(), ProgramError>>>;
-    /// Runs a task on a node; it ends where the node crashes.
-    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>);
+    /// Runs a task on a node; it ends where the node crashes, or is dropped.
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) -> Task;
     /// Appends to the event stream.
     fn record(&self, at: Option<&Name>, event: LabEvent);
     /// A way for a task on a node to append to the event stream, once.
     fn reporter(&self, node: &Name) -> Box<dyn FnOnce(LabEvent) + Send>;
-    /// Lets a fault begin, except for what the director does itself.
-    fn begin(&self, fault: usize, kind: &FaultKind);
-    /// Ends a fault that began.
-    fn end(&self, fault: usize, kind: &FaultKind);
+    /// Lets a fault begin, except for what the director does itself. Whether the fault's node has started by that.
+    fn begin(&self, fault: usize, kind: &FaultKind) -> bool;
+    /// Ends a fault that began. Whether the fault's node has started by that.
+    fn end(&self, fault: usize, kind: &FaultKind) -> bool;
 }
 
 /// The judge, and a bell that it rings when it has decided something.
@@ -72,16 +73,21 @@ enum Cue {
 pub(super) async fn direct<S: Stage>(stage: &S, scenario: &Scenario, court: &Court) {
     let mut cues: Vec<(Duration, Cue)> =
         scenario.programs.iter().enumerate().map(|(i, program)| (program.start, Cue::StartProgram(i))).collect();
-    for (i, fault) in scenario.faults.iter().enumerate() {
-        cues.push((fault.at, Cue::BeginFault(i)));
-        cues.extend(fault.lasts.map(|lasts| (fault.at + lasts, Cue::EndFault(i))));
+    let mut faults = Vec::new();
+    for fault in &scenario.faults {
+        for each in fault.occurrences(scenario.time_limit) {
+            cues.push((each.begins, Cue::BeginFault(faults.len())));
+            cues.extend(each.ends.map(|ends| (ends, Cue::EndFault(faults.len()))));
+            faults.push(&fault.kind);
+        }
     }
     cues.sort();
+    let mut play = Play { stage, scenario, faults, grapes: BTreeMap::new(), outages: BTreeMap::new() };
     let mut cues = cues.into_iter().peekable();
     loop {
         let now = stage.now();
         while let Some((_, cue)) = cues.next_if(|(at, _)| *at <= now) {
-            play(stage, scenario, cue, now);
+            play.cue(cue, now);
         }
         let deadline = {
             let mut judge = court.judge();
@@ -115,65 +121,98 @@ fn announce_decisions<S: Stage>(stage: &S, court: &Court) {
     }
 }
 
-fn play<S: Stage>(stage: &S, scenario: &Scenario, cue: Cue, now: Duration) {
-    match cue {
-        Cue::StartProgram(i) => start_program(stage, scenario, i),
-        Cue::BeginFault(i) => {
-            let fault = &scenario.faults[i];
-            stage.record(None, LabEvent::FaultBegan { fault: describe(fault) });
-            stage.begin(i, &fault.kind);
-            if let FaultKind::Restart(node) = &fault.kind {
-                restart_programs(stage, scenario, node, now);
+/// A scenario while it is played.
+struct Play<'a, S> {
+    stage: &'a S,
+    scenario: &'a Scenario,
+    /// Every fault, as often as it happens.
+    faults: Vec<&'a FaultKind>,
+    /// The Grapes that run, by the program's place in the file: what an outage ends.
+    grapes: BTreeMap<usize, Task>,
+    /// The outages of Grapes that go on, by fault.
+    outages: BTreeMap<usize, Name>,
+}
+
+impl<S: Stage> Play<'_, S> {
+    fn cue(&mut self, cue: Cue, now: Duration) {
+        match cue {
+            Cue::StartProgram(i) => self.start_program(i),
+            Cue::BeginFault(i) => {
+                let kind = self.faults[i];
+                self.stage.record(None, LabEvent::FaultBegan { fault: kind.to_string() });
+                let started = self.stage.begin(i, kind);
+                match kind {
+                    FaultKind::Restart(node) if started => self.restart_programs(node, now),
+                    FaultKind::GrapeOutage(node) => {
+                        self.outages.insert(i, node.clone());
+                        let programs = &self.scenario.programs;
+                        self.grapes.retain(|i, _| programs[*i].node != *node);
+                    }
+                    _ => {}
+                }
             }
-        }
-        Cue::EndFault(i) => {
-            let fault = &scenario.faults[i];
-            stage.end(i, &fault.kind);
-            stage.record(None, LabEvent::FaultEnded { fault: describe(fault) });
-            if let FaultKind::Crash(node) = &fault.kind {
-                restart_programs(stage, scenario, node, now);
+            Cue::EndFault(i) => {
+                let kind = self.faults[i];
+                let started = self.stage.end(i, kind);
+                self.stage.record(None, LabEvent::FaultEnded { fault: kind.to_string() });
+                match kind {
+                    FaultKind::Crash(node) if started => self.restart_programs(node, now),
+                    FaultKind::GrapeOutage(node) => {
+                        self.outages.remove(&i);
+                        self.start_programs(node, now, |kind| matches!(kind, ProgramKind::Grape { .. }));
+                    }
+                    _ => {}
+                }
             }
         }
     }
-}
 
-/// Starts the programs of a node that came back, those that had been started before.
-fn restart_programs<S: Stage>(stage: &S, scenario: &Scenario, node: &Name, now: Duration) {
-    for (i, program) in scenario.programs.iter().enumerate() {
-        if program.node == *node && program.start < now {
-            start_program(stage, scenario, i);
+    /// Starts the programs of a node that came back, those that had been started before.
+    fn restart_programs(&mut self, node: &Name, now: Duration) {
+        self.start_programs(node, now, |_| true);
+    }
+
+    fn start_programs(&mut self, node: &Name, now: Duration, which: impl Fn(&ProgramKind) -> bool) {
+        let scenario = self.scenario;
+        for (i, program) in scenario.programs.iter().enumerate() {
+            if program.node == *node && program.start < now && which(&program.kind) {
+                self.start_program(i);
+            }
         }
     }
-}
 
-fn start_program<S: Stage>(stage: &S, scenario: &Scenario, i: usize) {
-    let program = scenario.programs[i].clone();
-    let node = program.node.clone();
-    let name = programs::name(&program.kind);
-    stage.record(Some(&node), LabEvent::ProgramStarted { program: name.to_owned() });
-    let net = stage.network(&node);
-    let reporter = stage.reporter(&node);
-    let outside = stage.outside(&node, &program.kind);
-    stage.spawn(
-        &node,
-        Box::pin(async move {
-            let ran = match outside {
-                Some(outside) => outside.await,
-                None => programs::run(&net, program.kind).await,
-            };
-            if let Err(error) = ran {
-                reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
-            }
-        }),
-    );
-}
-
-/// A fault in words.
-fn describe(fault: &Fault) -> String {
-    match &fault.kind {
-        FaultKind::Partition(a, b) => format!("partition of {} from {}", a.join(", "), b.join(", ")),
-        FaultKind::Rebind(nat) => format!("rebinding of {nat}"),
-        FaultKind::Crash(node) => format!("crash of {node}"),
-        FaultKind::Restart(node) => format!("restart of {node}"),
+    fn start_program(&mut self, i: usize) {
+        let program = self.scenario.programs[i].clone();
+        let node = program.node.clone();
+        let is_grape = matches!(program.kind, ProgramKind::Grape { .. });
+        if is_grape && self.outages.values().any(|out| *out == node) {
+            return;
+        }
+        let name = programs::name(&program.kind);
+        self.stage.record(Some(&node), LabEvent::ProgramStarted { program: name.to_owned() });
+        let net = self.stage.network(&node);
+        let reporter = self.stage.reporter(&node);
+        let outside = self.stage.outside(&node, &program.kind);
+        let task = self.stage.spawn(
+            &node,
+            Box::pin(async move {
+                let ran = match outside {
+                    Some(outside) => outside.await.map(|()| None),
+                    None => programs::run(&net, program.kind).await,
+                };
+                match ran {
+                    Ok(None) => {}
+                    Ok(Some(told)) => reporter(told),
+                    Err(error) => {
+                        reporter(LabEvent::ProgramFailed { program: name.to_owned(), error: error.to_string() });
+                    }
+                }
+            }),
+        );
+        if is_grape {
+            self.grapes.insert(i, task);
+        } else {
+            task.detach();
+        }
     }
 }

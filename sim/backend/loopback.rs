@@ -67,8 +67,10 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
         format!("the link \"{name}\"")
     } else if scenario.nodes.values().any(|node| node.address6.is_some()) {
         "IPv6 addresses".to_owned()
-    } else if scenario.faults.iter().any(|fault| matches!(fault.kind, FaultKind::Partition(..))) {
-        "partitions".to_owned()
+    } else if scenario.nodes.values().any(|node| node.firewall.is_some()) {
+        "firewalls".to_owned()
+    } else if let Some(fault) = scenario.faults.iter().find(|fault| !is_possible(&fault.kind)) {
+        format!("the fault \"{}\"", fault.kind)
     } else if scenario.expectations.iter().any(|expectation| judge::counts_bytes(&expectation.kind)) {
         "to see the bytes of each packet".to_owned()
     } else if scenario.nodes.len() > MAX_NODES {
@@ -80,6 +82,11 @@ fn refuse_what_is_missing(scenario: &Scenario) -> Result<(), BackendError> {
     Err(BackendError::Unsupported(format!(
         "\"{name}\" needs {missing}, which loopback addresses cannot have: run it with `--on sim`"
     )))
+}
+
+/// Whether a fault can happen to programs on this machine: all others are of networks, or of whole hosts.
+fn is_possible(kind: &FaultKind) -> bool {
+    matches!(kind, FaultKind::Crash(_) | FaultKind::Restart(_) | FaultKind::GrapeOutage(_))
 }
 
 /// The same scenario with every address translated to a loopback address.
@@ -117,6 +124,14 @@ fn on_loopback(scenario: &Scenario) -> Result<Scenario, BackendError> {
                     translate(address, own)?;
                 }
             }
+            ProgramKind::NatProbe(probe) => translate(&mut probe.server, own)?,
+            ProgramKind::StunServer { partner: Some(partner), .. } => {
+                let mut at = SocketAddrV4::new(*partner, 0);
+                translate(&mut at, own)?;
+                *partner = *at.ip();
+            }
+            // A forward needs a NAT, and with a NAT nothing runs here.
+            ProgramKind::StunServer { .. } | ProgramKind::Forward(_) => {}
         }
     }
     for expectation in &mut scenario.expectations {
@@ -185,8 +200,8 @@ impl Stage for LoopbackStage {
         outside::program(&net, node, host.address, kind).map(|run| Box::pin(run) as BoxFuture<'static, _>)
     }
 
-    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
-        self.hosts[node].spawn(task).detach();
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) -> Task {
+        self.hosts[node].spawn(task)
     }
 
     fn record(&self, at: Option<&Name>, event: LabEvent) {
@@ -198,21 +213,27 @@ impl Stage for LoopbackStage {
         Box::new(move |event| log.write(Some(&node), Event::Lab(event)))
     }
 
-    fn begin(&self, _fault: usize, kind: &FaultKind) {
+    /// That a node crashes or starts only where it can is checked when the file is read.
+    fn begin(&self, _fault: usize, kind: &FaultKind) -> bool {
         match kind {
             FaultKind::Crash(node) => {
                 self.hosts[node].end_tasks();
                 self.log.write(Some(node), Event::Lab(LabEvent::NodeCrashed));
+                false
             }
-            FaultKind::Restart(node) => self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted)),
-            FaultKind::Partition(..) | FaultKind::Rebind(_) => unreachable!("refused before the run"),
+            FaultKind::Restart(node) => {
+                self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+                true
+            }
+            // An outage is the director's; all else is refused before the run.
+            _ => false,
         }
     }
 
-    fn end(&self, _fault: usize, kind: &FaultKind) {
-        if let FaultKind::Crash(node) = kind {
-            self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
-        }
+    fn end(&self, _fault: usize, kind: &FaultKind) -> bool {
+        let FaultKind::Crash(node) = kind else { return false };
+        self.log.write(Some(node), Event::Lab(LabEvent::NodeStarted));
+        true
     }
 }
 

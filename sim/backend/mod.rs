@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::engine::Sighting;
 use crate::event::Record;
 use crate::report::{Outcome, Verdict};
 use crate::scenario::Scenario;
@@ -15,6 +16,7 @@ mod director;
 mod judge;
 mod loopback;
 mod outside;
+mod probing;
 mod programs;
 mod simulated;
 
@@ -57,6 +59,35 @@ pub enum BackendError {
     Io(#[from] std::io::Error),
 }
 
+/// Who watches a run.
+pub trait Spectator {
+    /// Is shown every event, in order.
+    fn event(&mut self, record: &Record);
+
+    /// Is shown every packet at each side that it passes, in order, before the events that tell what became of it
+    /// there. Only where [`wants_packets`](Self::wants_packets) says so, and only in the simulator.
+    fn packet(&mut self, _: &Sighting) {}
+
+    /// Whether packets are wanted. Asked once, before the run.
+    fn wants_packets(&self) -> bool {
+        false
+    }
+
+    /// Whether samples are wanted among the events: see [`Record::is_sample`]. Asked once, before the run.
+    fn wants_samples(&self) -> bool {
+        false
+    }
+}
+
+/// Who watches only events.
+struct Events<F>(F);
+
+impl<F: FnMut(&Record)> Spectator for Events<F> {
+    fn event(&mut self, record: &Record) {
+        self.0(record);
+    }
+}
+
 /// Runs a scenario and shows `observer` every event in order.
 ///
 /// # Errors
@@ -66,11 +97,23 @@ pub fn run(
     options: &RunOptions,
     observer: impl FnMut(&Record) + 'static,
 ) -> Result<Outcome, BackendError> {
+    watch(scenario, options, Events(observer))
+}
+
+/// Runs a scenario before a spectator.
+///
+/// # Errors
+/// As with [`run`].
+pub fn watch(
+    scenario: &Scenario,
+    options: &RunOptions,
+    mut spectator: impl Spectator + 'static,
+) -> Result<Outcome, BackendError> {
     let drawn = scenario.drawn(options.seed)?;
     let scenario = drawn.as_ref().unwrap_or(scenario);
     match options.on {
-        On::Sim => simulated::run(scenario, options, observer),
-        On::Loopback => loopback::run(scenario, observer),
+        On::Sim => simulated::run(scenario, options, spectator),
+        On::Loopback => loopback::run(scenario, move |record| spectator.event(record)),
     }
 }
 

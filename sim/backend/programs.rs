@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use tokio::time::sleep;
 
+use super::probing;
+use crate::event::LabEvent;
 use crate::scenario::model::{Answer, Client, ProgramKind, Reach, Worker};
 
 /// How often a service that is to be punched is looked up and punched.
@@ -51,6 +53,22 @@ pub(super) enum ProgramError {
     /// Its Grape, which runs outside of this process, could not start, or has ended.
     #[error(transparent)]
     Outside(#[from] crate::grapes::GrapesError),
+    /// Nothing was found out about the NAT.
+    #[error(transparent)]
+    Probe(#[from] crate::probe::prober::ProbeError),
+    /// The NAT is another one than expected.
+    #[error("the NAT's {what} is {found}, and not {expected}")]
+    OtherNat {
+        /// `mapping`, `filtering` or `ports`.
+        what: &'static str,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// The NAT forwards nothing.
+    #[error(transparent)]
+    Forward(#[from] crate::probe::forward::ForwardError),
 }
 
 /// What a kind of program is called in scenario files.
@@ -62,11 +80,21 @@ pub(super) fn name(kind: &ProgramKind) -> &'static str {
         ProgramKind::Broker { .. } => "broker",
         ProgramKind::Worker(_) => "worker",
         ProgramKind::Client(_) => "client",
+        ProgramKind::StunServer { .. } => "stun-server",
+        ProgramKind::NatProbe(_) => "nat-probe",
+        ProgramKind::Forward(_) => "forward",
     }
 }
 
-/// Runs a program: to its end where it has one, else until it is dropped.
-pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<(), ProgramError> {
+/// Runs a program: to its end where it has one, else until it is dropped. Gives what is to be told of its end.
+pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<Option<LabEvent>, ProgramError> {
+    if let ProgramKind::NatProbe(probe) = kind {
+        return probing::probe(net, &probe).await.map(Some);
+    }
+    run_silently(net, kind).await.map(|()| None)
+}
+
+async fn run_silently(net: &Net, kind: ProgramKind) -> Result<(), ProgramError> {
     match kind {
         // Of another kind it is no program of this process: the director sees to it.
         ProgramKind::Grape { dht_port, api_port, bootstrap, kind: _ } => {
@@ -102,6 +130,12 @@ pub(super) async fn run(net: &Net, kind: ProgramKind) -> Result<(), ProgramError
         }
         ProgramKind::Worker(worker) => work(net, worker).await,
         ProgramKind::Client(client) => consume(net, client).await,
+        ProgramKind::StunServer { port, alternate_port, partner } => {
+            probing::serve(net, port, alternate_port, partner).await
+        }
+        ProgramKind::Forward(forward) => probing::forward(net, &forward).await,
+        // It has an end to tell of.
+        ProgramKind::NatProbe(_) => Ok(()),
     }
 }
 

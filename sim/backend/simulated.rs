@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
-use grenache::net::{BoxFuture, Net};
+use grenache::net::{BoxFuture, Net, Task};
 
 use super::director::{Court, Stage, direct};
 use super::programs::ProgramError;
-use super::{BackendError, RunOptions, outside};
-use crate::engine::{PartitionId, Sim, World};
-use crate::event::{Event, LabEvent, Record};
+use super::{BackendError, RunOptions, Spectator, outside};
+use crate::engine::{FaultId, Sim, World};
+use crate::event::{Event, LabEvent};
 use crate::report::Outcome;
 use crate::scenario::Scenario;
 use crate::scenario::model::{FaultKind, GrapeKind, Name, ProgramKind};
@@ -18,13 +19,13 @@ use crate::scenario::model::{FaultKind, GrapeKind, Name, ProgramKind};
 /// The simulated world as a stage.
 struct SimulatedStage {
     world: World,
-    partitions: RefCell<BTreeMap<usize, PartitionId>>,
+    faults: RefCell<BTreeMap<usize, FaultId>>,
 }
 
 pub(super) fn run(
     scenario: &Scenario,
     options: &RunOptions,
-    mut observer: impl FnMut(&Record) + 'static,
+    spectator: impl Spectator + 'static,
 ) -> Result<Outcome, BackendError> {
     if let Some((kind, node)) = outside::kinds(scenario).next() {
         let what = match kind {
@@ -38,8 +39,17 @@ pub(super) fn run(
     }
     let court = Court::new(scenario);
     let watching = court.clone();
-    let sim = Sim::new(options.seed, &scenario.nats, &scenario.links, &scenario.nodes)?.observe(move |record| {
-        observer(record);
+    let spectator = Rc::new(RefCell::new(spectator));
+    let mut sim = Sim::new(options.seed, &scenario.nats, &scenario.links, &scenario.nodes)?;
+    if spectator.borrow().wants_packets() {
+        let spectator = spectator.clone();
+        sim = sim.capture(move |sighting| spectator.borrow_mut().packet(sighting));
+    }
+    if spectator.borrow().wants_samples() {
+        sim = sim.sample();
+    }
+    let sim = sim.observe(move |record| {
+        spectator.borrow_mut().event(record);
         watching.observe(record);
     });
     let play = scenario.clone();
@@ -47,7 +57,7 @@ pub(super) fn run(
     // The director watches the time limit; the engine's own is there in case it never gets to.
     let limit = scenario.time_limit + Duration::from_secs(1);
     let simulated = sim.run(limit, move |world| async move {
-        let stage = SimulatedStage { world, partitions: RefCell::default() };
+        let stage = SimulatedStage { world, faults: RefCell::default() };
         direct(&stage, &play, &directed).await;
         stage.now()
     });
@@ -68,8 +78,8 @@ impl Stage for SimulatedStage {
         None
     }
 
-    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) {
-        self.world.spawn(node, task);
+    fn spawn(&self, node: &Name, task: BoxFuture<'static, ()>) -> Task {
+        self.world.network(node).spawn(task)
     }
 
     fn record(&self, at: Option<&Name>, event: LabEvent) {
@@ -81,27 +91,14 @@ impl Stage for SimulatedStage {
         Box::new(move |event| world.record(Some(&node), Event::Lab(event)))
     }
 
-    fn begin(&self, fault: usize, kind: &FaultKind) {
-        match kind {
-            FaultKind::Partition(a, b) => {
-                let id = self.world.partition(a, b);
-                self.partitions.borrow_mut().insert(fault, id);
-            }
-            FaultKind::Rebind(nat) => self.world.rebind(nat),
-            FaultKind::Crash(node) => self.world.crash(node),
-            FaultKind::Restart(node) => self.world.start(node),
-        }
+    fn begin(&self, fault: usize, kind: &FaultKind) -> bool {
+        let starts = matches!(kind, FaultKind::Restart(node) if !self.world.is_up(node));
+        self.faults.borrow_mut().insert(fault, self.world.apply(kind));
+        starts
     }
 
-    fn end(&self, fault: usize, kind: &FaultKind) {
-        match kind {
-            FaultKind::Partition(..) => {
-                if let Some(id) = self.partitions.borrow_mut().remove(&fault) {
-                    self.world.heal(id);
-                }
-            }
-            FaultKind::Crash(node) => self.world.start(node),
-            FaultKind::Rebind(_) | FaultKind::Restart(_) => {}
-        }
+    fn end(&self, fault: usize, _: &FaultKind) -> bool {
+        let fault = self.faults.borrow_mut().remove(&fault);
+        fault.and_then(|fault| self.world.lift(fault)).is_some()
     }
 }

@@ -5,6 +5,15 @@ use std::path::PathBuf;
 use super::terminal::Terminal;
 use super::{Exit, files};
 
+/// What `schema --help` ends with.
+pub(super) const SCHEMA_HELP: &str = "\
+Examples:
+  grenache schema >scenario.schema.json
+
+Exit codes:
+  0  it is printed
+  2  the command line is wrong";
+
 pub(super) fn check(terminal: &mut Terminal, paths: &[PathBuf]) -> Exit {
     match files::load(terminal, paths, &[]) {
         Some(files) => {

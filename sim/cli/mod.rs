@@ -13,6 +13,7 @@ use grenache_sim::backend::On;
 use grenache_sim::sweep::set::{Setting, SettingError};
 
 mod check;
+mod diagram;
 mod files;
 mod grape;
 mod grapes;
@@ -78,9 +79,16 @@ enum Command {
         #[arg(required = true, value_name = "PATH")]
         paths: Vec<PathBuf>,
     },
+    /// Prints a run of a scenario file as a Mermaid sequence diagram.
+    ///
+    /// It runs in the simulator. Hosts and NATs are its participants; requests, replies, punches, drops and faults its steps.
+    /// What happens again is counted where it happened first.
+    #[command(after_help = diagram::AFTER_HELP)]
+    Diagram(diagram::DiagramArgs),
     /// Prints the JSON schema of scenario files, by which editors complete and check them.
     ///
     /// A file whose first line is `#:schema scenario.schema.json` is checked by the schema beside it.
+    #[command(after_help = check::SCHEMA_HELP)]
     Schema,
     /// Runs a scenario with many seeds and values, on all cores.
     ///
@@ -129,16 +137,22 @@ struct RunArgs {
     /// Give a key of the files another value, as `sweep` does: link.dsl.loss=2%; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<OneSetting>,
-    /// Write each run's events to DIR/NAME-SEED/events.jsonl
+    /// Write each run's files to DIR/NAME-SEED: events.jsonl, report.html, and from the simulator capture.pcapng
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Write the results to FILE (`-` is standard output, and what people read goes to standard error): an object with `runs`, each with file, name, seed, verdict, simulated_ns,
     /// wall_ns, expectations, replay
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write the results to FILE as JUnit's XML, for CI services: a suite a file, a case a run (`-` as with --json)
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// Run everything twice and compare the events: exit code 3 where they differ
     #[arg(long)]
     twice: bool,
+    /// Tell what decided each expectation of a run that passed too, and when
+    #[arg(long, conflicts_with = "seeds")]
+    explain: bool,
     /// How many runs at once [default: one a core; on loopback always 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -267,6 +281,7 @@ fn command(args: Vec<OsString>) -> Exit {
         Command::Peer(command) => peer::peer(&mut terminal, &command),
         Command::Run(args) => run::run(&mut terminal, args),
         Command::Check { paths } => check::check(&mut terminal, &paths),
+        Command::Diagram(args) => diagram::diagram(&mut terminal, &args),
         Command::Schema => check::schema(&mut terminal),
         Command::Sweep(args) => sweep::sweep(&mut terminal, &args),
         Command::Merge(args) => sweep::merge(&mut terminal, &args),

@@ -178,7 +178,12 @@ fn remark(run: &Run) -> &'static str {
 }
 
 fn story(terminal: &mut Terminal, run: &Run) {
-    for line in run.story() {
+    tell(terminal, &run.story());
+}
+
+/// Lines that belong to the one before.
+pub(super) fn tell(terminal: &mut Terminal, lines: &[String]) {
+    for line in lines {
         terminal.line(format_args!("         {line}"));
     }
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use grenache_sim::backend::{On, RunOptions};
-use grenache_sim::report::{JsonReport, Run};
+use grenache_sim::report::{self, JsonReport, Run};
 use grenache_sim::runner::{self, Keep, wall_now};
 use grenache_sim::sweep::pool::in_parallel;
 
 use super::files::{self, ScenarioFile};
-use super::results::Results;
+use super::results::{self, Results};
 use super::terminal::Terminal;
 use super::{Exit, OneSetting, RunArgs};
 
@@ -32,8 +32,14 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
         terminal.error("error: --twice compares runs of the simulator; real time is never the same twice");
         return Exit::WRONG;
     }
-    if args.json.as_deref().is_some_and(super::is_stdout) {
-        terminal.step_aside();
+    let files_of_results = [args.json.as_deref(), args.junit.as_deref()];
+    match files_of_results.iter().flatten().filter(|path| super::is_stdout(path)).count() {
+        0 => {}
+        1 => terminal.step_aside(),
+        _ => {
+            terminal.error("error: --json and --junit cannot both be standard output: give one of them a file");
+            return Exit::WRONG;
+        }
     }
     let Some(files) = files::load(terminal, &args.paths, &args.set) else { return Exit::WRONG };
     if args.out.is_some()
@@ -70,6 +76,9 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
             }
             if let Some(run) = next {
                 results.tell(terminal, &run);
+                if args.explain && run.passed() {
+                    results::tell(terminal, &run.explanation());
+                }
                 runs.push(run);
             }
         },
@@ -78,13 +87,16 @@ pub(super) fn run(terminal: &mut Terminal, args: RunArgs) -> Exit {
     let wall = wall_now().duration_since(start);
     results.summarise(terminal, wall);
     let exit = runs.iter().map(|run| Exit(run.exit_code())).max().unwrap_or(Exit::PASSED);
-    match args.json.as_deref().map(|path| (path, write_json(path, &runs, wall))) {
-        Some((path, Err(error))) => {
+    let json = args.json.as_deref().map(|path| (path, json(&runs, wall)));
+    let junit = args.junit.as_deref().map(|path| (path, Ok(report::junit(&runs, wall))));
+    let mut exit = exit;
+    for (path, text) in [json, junit].into_iter().flatten() {
+        if let Err(error) = text.and_then(|text| write(path, &text)) {
             terminal.error(format_args!("error: cannot write {}: {error}", path.display()));
-            exit.max(Exit::WRONG)
+            exit = exit.max(Exit::WRONG);
         }
-        _ => exit,
     }
+    exit
 }
 
 /// What is set in every file, in the order of the command line.
@@ -117,9 +129,11 @@ fn same_name(files: &[ScenarioFile]) -> Option<(&Path, &Path)> {
     None
 }
 
-fn write_json(path: &Path, runs: &[Run], wall: Duration) -> io::Result<()> {
-    let mut text = serde_json::to_string_pretty(&JsonReport::new(runs, wall))?;
-    text.push('\n');
+fn json(runs: &[Run], wall: Duration) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(&JsonReport::new(runs, wall))? + "\n")
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
     if !super::is_stdout(path) {
         return fs::write(path, text);
     }

@@ -1,12 +1,15 @@
 //! A host: what belongs to its current life, and is gone when it crashes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use grenache::net::Rng;
 use tokio::task::AbortHandle;
 
 use super::address::Addresses;
-use super::route::Attachment;
+use super::fault::{ClockFault, Gate, Stay};
+use super::hop::FirewallState;
+use super::route::{Attachment, Place};
 use super::seed;
 use super::tcp::Stack;
 use super::udp::UdpTable;
@@ -21,6 +24,16 @@ pub(crate) struct Host {
     pub(crate) name: Name,
     pub(crate) addresses: Addresses,
     pub(crate) attachment: Attachment,
+    pub(crate) firewall: Option<FirewallState>,
+    /// Whether its tasks run.
+    pub(crate) gate: Arc<Gate>,
+    /// What is wrong with its clock.
+    pub(crate) clock: Vec<ClockFault>,
+    /// Where it is when it has not moved, and with which addresses.
+    pub(crate) home_place: Place,
+    pub(crate) home: Addresses,
+    /// Where it has moved to; it is where the last one is.
+    pub(crate) stays: Vec<Stay>,
     /// `None` while it is down.
     pub(crate) life: Option<Life>,
     /// How many lives it has had.
@@ -42,7 +55,20 @@ pub(crate) struct Life {
 
 impl Host {
     pub(crate) fn new(name: Name, addresses: Addresses, attachment: Attachment) -> Self {
-        Self { name, addresses, attachment, life: None, lives: 0, asked: BTreeMap::new() }
+        Self {
+            name,
+            addresses,
+            home_place: attachment.place,
+            home: addresses,
+            attachment,
+            firewall: None,
+            gate: Arc::default(),
+            clock: Vec::new(),
+            stays: Vec::new(),
+            life: None,
+            lives: 0,
+            asked: BTreeMap::new(),
+        }
     }
 
     /// A stream of its own for `name`, another each time.

@@ -6,13 +6,15 @@
 //! | `queue` | what happens when |
 //! | `state` | everything simulated, and what its events do to it |
 //! | `topology` | from a scenario's nodes, NATs and links to the engine's |
-//! | `route` | a packet's way, and its fate |
+//! | `route`, `nats` | a packet's way, and its fate |
 //! | `hop` | links and NATs: small state machines without I/O |
 //! | `host` | a host's lives |
+//! | `fault` | what goes wrong, and what its end takes back |
 //! | `network`, `udp`, `tcp` | what the stack on a host is given |
 //! | `world` | [`World`]: hosts, tasks, faults and the event stream, for whoever runs a simulation |
 //! | `shared` | the lock, the clock, the observers |
 //! | `address` | a host's IPv4 and IPv6 addresses, and which of them a socket uses |
+//! | `capture` | what passes each side of each hop |
 //! | `packet`, `summary`, `seed` | what travels, in a line; where randomness comes from |
 //!
 //! A run is one thread, one tokio runtime with a paused clock, and one queue of events. The same topology, seed and
@@ -41,9 +43,13 @@
 //! ```
 
 mod address;
+mod builder;
+mod capture;
 mod driver;
+mod fault;
 mod hop;
 mod host;
+mod nats;
 mod network;
 mod packet;
 mod queue;
@@ -59,18 +65,23 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use builder::Programs;
+use futures_util::future::Either;
 use packet::HostId;
-use shared::{Bell, Installed, Observer, Shared};
+use shared::{Bell, CaptureObserver, Installed, Observer, Shared};
 use state::{Engine, Event};
 
 use crate::event::Record;
-use crate::scenario::model::{Link, Name, Nat, Node};
+use crate::scenario::model::{Fault, Link, Name, Nat, Node};
 
+pub use builder::Builder;
+pub use capture::{Direction, Side, Sighting};
 pub use topology::SimError;
-pub use world::{Live, PartitionId, World};
+pub use world::{FaultId, Live, World};
 
 /// The longest run, whatever limit is asked for.
 const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -79,9 +90,17 @@ const LONGEST_RUN: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 pub struct Sim {
     engine: Engine,
     observers: Vec<Observer>,
+    faults: Vec<Fault>,
+    programs: Programs,
+    captures: Vec<CaptureObserver>,
 }
 
 impl Sim {
+    /// A simulation in the making, with programs and faults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
     /// A simulation of these NATs, links and nodes. What names no link has one of 1 ms each way, and nothing else.
     ///
     /// # Errors
@@ -93,7 +112,14 @@ impl Sim {
         links: &BTreeMap<Name, Link>,
         nodes: &BTreeMap<Name, Node>,
     ) -> Result<Self, SimError> {
-        Ok(Self { engine: topology::build(seed, nats, links, nodes)?, observers: Vec::new() })
+        let engine = topology::build(seed, nats, links, nodes)?;
+        Ok(Self {
+            engine,
+            observers: Vec::new(),
+            faults: Vec::new(),
+            programs: Programs::default(),
+            captures: Vec::new(),
+        })
     }
 
     /// Lets `observer` see every event, in order, when it happens. What it does to the world follows what it sees.
@@ -101,6 +127,23 @@ impl Sim {
     pub fn observe(mut self, observer: impl FnMut(&Record) + 'static) -> Self {
         self.engine.observed = true;
         self.observers.push(Box::new(observer));
+        self
+    }
+
+    /// Lets `observer` see every packet at each side of each host and NAT that it passes, in order, and before the
+    /// events that tell what became of it there. Costs nothing where it is not called.
+    #[must_use]
+    pub fn capture(mut self, observer: impl FnMut(&Sighting) + 'static) -> Self {
+        self.engine.observed = true;
+        self.engine.watch.captured = true;
+        self.captures.push(Box::new(observer));
+        self
+    }
+
+    /// Adds samples of queues and connections to the events: see [`Record::is_sample`]. Nothing else changes.
+    #[must_use]
+    pub fn sample(mut self) -> Self {
+        self.engine.watch.sampled = true;
         self
     }
 
@@ -123,14 +166,30 @@ impl Sim {
         for id in 0..self.engine.hosts.len() {
             self.engine.start(0, HostId(u32::try_from(id).expect("hosts are numbered with 32 bits")));
         }
-        let _observers = Installed::new(self.observers);
+        let _observers = Installed::new(self.observers, self.captures);
         let shared = {
             let _context = runtime.enter();
-            Arc::new(Shared::new(self.engine, bell))
+            Arc::new(Shared::new(self.engine, bell, self.programs))
         };
         shared.tell_observers();
         let world = World { shared: shared.clone() };
-        runtime.block_on(async { driver::run(&shared, main(world)).await })
+        let (faults, playing) = (self.faults, world.clone());
+        let main = async move {
+            world.shared.programs.start_all(&world);
+            let play = async {
+                builder::play(&playing, &faults, limit).await;
+                std::future::pending().await
+            };
+            let (main, play) = (pin!(main(world)), pin!(play));
+            match futures_util::future::select(play, main).await {
+                Either::Left((never, _)) => never,
+                Either::Right((result, _)) => result,
+            }
+        };
+        let result = runtime.block_on(async { driver::run(&shared, main).await });
+        // A router's forwarding is no event: what was seen after the last one.
+        shared.tell_observers();
+        result
     }
 }
 

@@ -1,9 +1,11 @@
 //! The simulated [`Network`]: what the stack on a host is given.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::task::ready;
 
 use futures_util::FutureExt;
 use grenache::event::Event;
@@ -56,6 +58,12 @@ impl HostHandle {
             return Task::new(ended);
         };
         let guard = TaskGuard { host: self.clone(), number };
+        let gate = self.shared.with(|engine, _| engine.host(self.id).gate.clone());
+        let mut task = task;
+        let task = poll_fn(move |cx| {
+            ready!(gate.poll(cx));
+            task.as_mut().poll(cx)
+        });
         let handle = tokio::spawn(async move {
             let guard = guard;
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
@@ -129,6 +137,10 @@ impl Network for SimNetwork {
             let name = engine.host(self.host.id).name.clone();
             engine.record_any(now_ns, Some(name), Recorded::Stack(event));
         });
+    }
+
+    fn wants_samples(&self) -> bool {
+        self.host.shared.lock().watch.sampled
     }
 }
 

@@ -1,9 +1,10 @@
 //! What travels: one IPv4 or IPv6 datagram, with its headers as typed fields.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 
+use super::hop::Headers;
 use super::tcp::Segment;
 use crate::event::Protocol;
 
@@ -42,7 +43,7 @@ pub(crate) struct Packet {
 pub(crate) struct HostId(pub(crate) u32);
 
 /// What is in a packet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Body {
     Udp(Bytes),
     /// On the heap: most packets are UDP, and every packet is moved often.
@@ -55,13 +56,18 @@ impl Packet {
     }
 
     /// What a NAT sees of an IPv4 packet; nothing of an IPv6 one.
-    pub(crate) fn ipv4(&self) -> Option<Ipv4Packet<'_>> {
+    pub(crate) fn headers(&self) -> Option<Headers> {
         match (self.source, self.destination) {
             (SocketAddr::V4(source), SocketAddr::V4(destination)) => {
-                Some(Ipv4Packet { source, destination, body: &self.body })
+                Some(Headers { protocol: self.protocol(), source, destination })
             }
             _ => None,
         }
+    }
+
+    /// What a NAT made of them.
+    pub(crate) fn rewrite(&mut self, headers: Headers) {
+        (self.source, self.destination) = (headers.source.into(), headers.destination.into());
     }
 
     /// Bytes with the IP and transport headers.
@@ -80,19 +86,5 @@ impl Body {
             Self::Udp(_) => Protocol::Udp,
             Self::Tcp(_) => Protocol::Tcp,
         }
-    }
-}
-
-/// An IPv4 packet as a NAT sees it, which rewrites its addresses.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Ipv4Packet<'a> {
-    pub(crate) source: SocketAddrV4,
-    pub(crate) destination: SocketAddrV4,
-    pub(crate) body: &'a Body,
-}
-
-impl Ipv4Packet<'_> {
-    pub(crate) fn protocol(&self) -> Protocol {
-        self.body.protocol()
     }
 }

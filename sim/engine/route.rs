@@ -1,8 +1,12 @@
 //! A packet's way: uplink → NATs and their uplinks → internet → NATs inbound → downlink → host.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use super::hop::{LinkState, Mapped, Note, Rule};
+use bytes::Bytes;
+
+use super::capture::Direction;
+use super::fault::{Degraded, clock_ahead};
+use super::hop::{FirewallRule, LinkState, Rule};
 use super::packet::{Body, HostId, MTU, Packet};
 use super::state::{Engine, Event, LOOPBACK_NS};
 use super::summary::summarize;
@@ -42,6 +46,11 @@ pub(crate) struct Attachment {
     pub(crate) place: Place,
     pub(crate) up: Line,
     pub(crate) down: Line,
+    /// How many faults hold the link down.
+    pub(crate) down_faults: u32,
+    /// What makes the link worse, one behind the other.
+    pub(crate) degraded: Vec<Degraded>,
+    pub(crate) degraded_times: u64,
 }
 
 /// One direction of a link, with what it draws from and is called.
@@ -51,9 +60,25 @@ pub(crate) struct Line {
     pub(crate) rng: grenache::net::Rng,
     /// `link dsl of laptop, up`.
     pub(crate) name: String,
+    /// When the next sample of its queue is due.
+    pub(crate) sample_due_ns: u64,
 }
 
 impl Attachment {
+    pub(crate) fn new(place: Place, up: Line, down: Line) -> Self {
+        Self { place, up, down, down_faults: 0, degraded: Vec::new(), degraded_times: 0 }
+    }
+
+    /// When a packet of this size that enters the link comes out, or why it never does.
+    fn cross(&mut self, up: bool, now_ns: u64, size: usize) -> Result<u64, Rule> {
+        if self.down_faults > 0 {
+            return Err(Rule::LinkDown);
+        }
+        let line = if up { &mut self.up } else { &mut self.down };
+        let at_ns = line.state.on_packet(now_ns, size, &mut line.rng)?;
+        if self.degraded.is_empty() { Ok(at_ns) } else { self.degrade(up, at_ns, size) }
+    }
+
     /// To the internet, over links that do nothing, for tests.
     #[cfg(test)]
     pub(crate) fn unlimited() -> Self {
@@ -61,8 +86,9 @@ impl Attachment {
             state: LinkState::new(&super::topology::DEFAULT_LINK),
             rng: super::seed::stream(0, &[]),
             name: String::new(),
+            sample_due_ns: 0,
         };
-        Self { place: Place::Internet, up: line(), down: line() }
+        Self::new(Place::Internet, line(), line())
     }
 }
 
@@ -70,6 +96,10 @@ impl Engine {
     /// A host sends a packet.
     pub(crate) fn send(&mut self, now_ns: u64, host: HostId, source: SocketAddr, destination: SocketAddr, body: Body) {
         self.packets += 1;
+        let mut body = body;
+        if let (Body::Udp(payload), clock @ [_, ..]) = (&mut body, &*self.hosts[host.0 as usize].clock) {
+            shift_clock(payload, clock_ahead(clock, now_ns));
+        }
         let packet = Packet { id: self.packets, origin: host, source, destination, body };
         if self.observed {
             let at = Some(self.host(host).name.clone());
@@ -83,11 +113,17 @@ impl Engine {
             };
             self.record(now_ns, at, event);
         }
+        self.sight_at_host(now_ns, host, Direction::Out, &packet);
         if destination.ip().is_loopback() || self.host(host).addresses.contains(destination.ip()) {
             self.queue.push(now_ns + LOOPBACK_NS, Event::Packet(packet, Stop::Owner(Owner::Host(host))));
         } else if packet.size() > MTU {
             self.drop_at_host(now_ns, host, &packet, &Rule::TooLarge);
         } else {
+            if let Some(firewall) = &mut self.hosts[host.0 as usize].firewall
+                && let Err(rule) = firewall.outbound(now_ns, &packet)
+            {
+                return self.drop_at_firewall(now_ns, Owner::Host(host), &packet, rule);
+            }
             self.uplink(now_ns, Owner::Host(host), packet);
         }
     }
@@ -97,7 +133,10 @@ impl Engine {
         match stop {
             Stop::Network(place) => self.in_network(now_ns, place, packet),
             Stop::Owner(Owner::Host(host)) => self.deliver(now_ns, host, packet),
-            Stop::Owner(Owner::Nat(nat)) => self.enter_lan(now_ns, nat, packet),
+            Stop::Owner(Owner::Nat(nat)) => {
+                self.sight_outside(now_ns, nat, Direction::In, &packet);
+                self.enter_lan(now_ns, nat, packet);
+            }
         }
     }
 
@@ -112,35 +151,11 @@ impl Engine {
         self.wakers.extend(effects.wakers);
     }
 
-    /// What NATs noted since the last call.
-    pub(crate) fn apply_notes(&mut self, now_ns: u64, nat: NatId) {
-        if self.notes.is_empty() {
-            return;
-        }
-        let mut notes = std::mem::take(&mut self.notes);
-        let (name, address) = (self.nat(nat).name.clone(), self.nat(nat).state.address());
-        for note in notes.drain(..) {
-            let external = |mapped: Mapped| SocketAddrV4::new(address, mapped.port).into();
-            let event = match note {
-                Note::Created { mapped, internal, remote, expires_ns } => {
-                    self.queue.push(expires_ns, Event::Mapping(nat, mapped));
-                    let (protocol, external) = (mapped.protocol, external(mapped));
-                    LabEvent::MappingCreated { protocol, internal: internal.into(), external, remote }
-                }
-                Note::Removed { mapped, internal, reason } => {
-                    let (protocol, external) = (mapped.protocol, external(mapped));
-                    LabEvent::MappingRemoved { protocol, internal: internal.into(), external, reason }
-                }
-            };
-            self.record(now_ns, Some(name.clone()), event);
-        }
-        self.notes = notes;
-    }
-
-    fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
+    pub(super) fn uplink(&mut self, now_ns: u64, from: Owner, packet: Packet) {
         let attachment = self.attachment(from);
         let stop = Stop::Network(attachment.place);
-        let fate = attachment.up.state.on_packet(now_ns, packet.size(), &mut attachment.up.rng);
+        let fate = attachment.cross(true, now_ns, packet.size());
+        self.sample_queue(now_ns, from, true);
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, stop)),
             Err(rule) => {
@@ -152,7 +167,8 @@ impl Engine {
 
     fn downlink(&mut self, now_ns: u64, to: Owner, packet: Packet) {
         let attachment = self.attachment(to);
-        let fate = attachment.down.state.on_packet(now_ns, packet.size(), &mut attachment.down.rng);
+        let fate = attachment.cross(false, now_ns, packet.size());
+        self.sample_queue(now_ns, to, false);
         match fate {
             Ok(at_ns) => self.queue.push(at_ns, Event::Packet(packet, Stop::Owner(to))),
             Err(rule) => {
@@ -162,7 +178,7 @@ impl Engine {
         }
     }
 
-    fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
+    pub(super) fn in_network(&mut self, now_ns: u64, place: Place, packet: Packet) {
         let destination = packet.destination.ip();
         let hop = move |engine: &mut Self| match place {
             Place::Internet => (None, "internet".to_owned()),
@@ -170,7 +186,7 @@ impl Engine {
         };
         match (self.owner(place, destination), place) {
             (Some(owner), _) => {
-                if !self.partitions.is_empty()
+                if self.partitions > 0
                     && let Some(host) = self.final_host(owner, &packet)
                     && self.is_partitioned(packet.origin, host)
                 {
@@ -179,63 +195,39 @@ impl Engine {
                 self.downlink(now_ns, owner, packet);
             }
             (None, Place::Lan(nat)) if !self.nat(nat).has_in_lan(destination) => self.leave_lan(now_ns, nat, packet),
+            (None, Place::Lan(nat)) if self.nat(nat).state.listens_at().is_some_and(|at| at == destination) => {
+                self.ask_nat(now_ns, nat, packet);
+            }
             (None, _) => self.drop_packet(now_ns, &packet, hop, &Rule::NoHost(destination)),
         }
     }
 
-    fn leave_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        let Some(mut seen) = packet.ipv4() else { return self.leave_lan6(now_ns, id, packet) };
-        let Self { nats, notes, .. } = self;
-        let nat = &mut nats[id.0 as usize];
-        let fate = nat.state.outbound(now_ns, &mut seen, &mut nat.rng, notes);
-        (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
-        self.apply_notes(now_ns, id);
-        match fate {
-            Ok(hairpin) => {
-                self.translated(now_ns, id, &packet);
-                if hairpin {
-                    self.enter_lan(now_ns, id, packet);
-                } else {
-                    self.uplink(now_ns, Owner::Nat(id), packet);
-                }
-            }
-            Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
-        }
-    }
-
-    /// A router forwards IPv6 as it is.
-    fn leave_lan6(&mut self, now_ns: u64, id: NatId, packet: Packet) {
-        if self.nat(id).lan6.is_none() {
-            return self.drop_at_nat(now_ns, id, &packet, &Rule::NoIpv6);
-        }
-        self.uplink(now_ns, Owner::Nat(id), packet);
-    }
-
-    fn enter_lan(&mut self, now_ns: u64, id: NatId, mut packet: Packet) {
-        let Some(mut seen) = packet.ipv4() else { return self.in_network(now_ns, Place::Lan(id), packet) };
-        let Self { nats, notes, .. } = self;
-        let fate = nats[id.0 as usize].state.inbound(now_ns, &mut seen, notes);
-        (packet.source, packet.destination) = (seen.source.into(), seen.destination.into());
-        self.apply_notes(now_ns, id);
-        match fate {
-            Ok(()) => {
-                self.translated(now_ns, id, &packet);
-                self.in_network(now_ns, Place::Lan(id), packet);
-            }
-            Err(rule) => self.drop_at_nat(now_ns, id, &packet, &rule),
-        }
-    }
-
     fn deliver(&mut self, now_ns: u64, id: HostId, packet: Packet) {
+        self.sight_at_host(now_ns, id, Direction::In, &packet);
         let seed = self.seed;
         let host = &mut self.hosts[id.0 as usize];
         let (number, packet_id) = (packet.id, packet.id);
+        let to = packet.destination.ip();
+        if !to.is_loopback() && !host.addresses.contains(to) {
+            return self.drop_at_host(now_ns, id, &packet, &Rule::Moved(to));
+        }
+        let from_itself = packet.source.ip().is_loopback() || host.addresses.contains(packet.source.ip());
+        if let Some(firewall) = host.firewall.as_mut().filter(|_| !from_itself)
+            && let Err(rule) = firewall.inbound(now_ns, &packet)
+        {
+            return self.drop_at_firewall(now_ns, Owner::Host(id), &packet, rule);
+        }
         let Some(life) = &mut host.life else {
             return self.drop_at_host(now_ns, id, &packet, &Rule::HostDown);
         };
         let fate = match &packet.body {
             Body::Udp(payload) => {
-                let fate = life.udp.deliver(packet.source, packet.destination, payload.clone());
+                let mut payload = payload.clone();
+                if !host.clock.is_empty() {
+                    // As its own clock would have it: µTP only ever sees differences.
+                    shift_clock(&mut payload, clock_ahead(&host.clock, now_ns).wrapping_neg());
+                }
+                let fate = life.udp.deliver(packet.source, packet.destination, payload);
                 fate.map(|waker| self.wakers.extend(waker))
             }
             Body::Tcp(segment) => {
@@ -266,7 +258,7 @@ impl Engine {
 
     /// The host that a packet will come to, filters aside.
     fn final_host(&self, mut owner: Owner, packet: &Packet) -> Option<HostId> {
-        let (protocol, mut port) = (packet.protocol(), packet.destination.port());
+        let mut headers = packet.headers();
         loop {
             match owner {
                 Owner::Host(host) => return Some(host),
@@ -274,18 +266,12 @@ impl Engine {
                     owner = self.owner(Place::Lan(nat), packet.destination.ip())?;
                 }
                 Owner::Nat(nat) => {
-                    let internal = self.nat(nat).state.internal(Mapped { protocol, port })?;
-                    port = internal.port();
-                    owner = self.owner(Place::Lan(nat), IpAddr::V4(*internal.ip()))?;
+                    let headers = headers.as_mut()?;
+                    headers.destination = self.nat(nat).state.internal(headers)?;
+                    owner = self.owner(Place::Lan(nat), IpAddr::V4(*headers.destination.ip()))?;
                 }
             }
         }
-    }
-
-    fn is_partitioned(&self, a: HostId, b: HostId) -> bool {
-        self.partitions
-            .values()
-            .any(|(left, right)| (left.contains(&a) && right.contains(&b)) || (left.contains(&b) && right.contains(&a)))
     }
 
     /// Who takes packets to this address on this network: a host, a NAT, or the router to its own network.
@@ -296,12 +282,12 @@ impl Engine {
         }
     }
 
-    fn router(&self, place: Place, ip: Ipv6Addr) -> Option<Owner> {
+    pub(crate) fn router(&self, place: Place, ip: Ipv6Addr) -> Option<Owner> {
         let ((found, _), (network, nat)) = self.routes6.range(..=(place, ip)).next_back()?;
         (*found == place && network.contains(&ip)).then_some(Owner::Nat(*nat))
     }
 
-    fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
+    pub(super) fn translated(&mut self, now_ns: u64, nat: NatId, packet: &Packet) {
         if self.observed {
             let event = LabEvent::PacketTranslated {
                 packet: packet.id,
@@ -321,7 +307,7 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
+    pub(super) fn drop_at_nat(&mut self, now_ns: u64, nat: NatId, packet: &Packet, rule: &Rule) {
         let hop = |engine: &mut Self| {
             let name = engine.nat(nat).name.clone();
             (Some(name.clone()), format!("nat {name}"))
@@ -329,7 +315,15 @@ impl Engine {
         self.drop_packet(now_ns, packet, hop, rule);
     }
 
-    fn drop_packet(
+    pub(super) fn drop_at_firewall(&mut self, now_ns: u64, owner: Owner, packet: &Packet, rule: FirewallRule) {
+        let hop = |engine: &mut Self| {
+            let name = engine.name(owner);
+            (Some(name.clone()), format!("firewall of {name}"))
+        };
+        self.drop_packet(now_ns, packet, hop, &Rule::Firewall(rule));
+    }
+
+    pub(super) fn drop_packet(
         &mut self,
         now_ns: u64,
         packet: &Packet,
@@ -341,4 +335,19 @@ impl Engine {
             self.record(now_ns, at, LabEvent::PacketDropped { packet: packet.id, hop, rule: rule.to_string() });
         }
     }
+}
+
+/// Adds to the timestamp of a µTP packet (BEP 29); 0 stays, which stands for none, and none becomes 0.
+fn shift_clock(payload: &mut Bytes, ahead_us: u32) {
+    if !super::summary::is_utp(payload) {
+        return;
+    }
+    let Some(field) = payload.get(4..8).and_then(|field| field.first_chunk::<4>()) else { return };
+    let stamp = u32::from_be_bytes(*field);
+    if stamp == 0 || ahead_us == 0 {
+        return;
+    }
+    let mut shifted = payload.to_vec();
+    shifted[4..8].copy_from_slice(&stamp.wrapping_add(ahead_us).max(1).to_be_bytes());
+    *payload = shifted.into();
 }

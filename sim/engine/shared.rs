@@ -9,15 +9,21 @@ use std::task::Waker;
 
 use tokio::time::Instant;
 
+use super::builder::Programs;
+use super::capture::Sighting;
 use super::state::Engine;
 use crate::event::Record;
 
 /// Someone who is told every event.
 pub(crate) type Observer = Box<dyn FnMut(&Record)>;
 
+/// Someone who is shown every packet that passes.
+pub(crate) type CaptureObserver = Box<dyn FnMut(&Sighting)>;
+
 thread_local! {
     /// The running simulation's observers: here, because handles on the simulation must be `Send` and they are not.
     static OBSERVERS: RefCell<Vec<Observer>> = const { RefCell::new(Vec::new()) };
+    static CAPTURES: RefCell<Vec<CaptureObserver>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What every handle on a run shares. All of it is used from the run's one thread; the locks are never contended.
@@ -27,12 +33,13 @@ pub(crate) struct Shared {
     epoch: Instant,
     pub(crate) bell: std::sync::Arc<Bell>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
+    pub(crate) programs: Programs,
 }
 
 impl Shared {
     /// To be called in the run's runtime, whose clock is paused.
-    pub(crate) fn new(engine: Engine, bell: std::sync::Arc<Bell>) -> Self {
-        Self { engine: Mutex::new(engine), epoch: Instant::now(), bell, panic: Mutex::new(None) }
+    pub(crate) fn new(engine: Engine, bell: std::sync::Arc<Bell>, programs: Programs) -> Self {
+        Self { engine: Mutex::new(engine), epoch: Instant::now(), bell, panic: Mutex::new(None), programs }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Engine> {
@@ -81,10 +88,18 @@ impl Shared {
         OBSERVERS.with(|observers| {
             let Ok(mut observers) = observers.try_borrow_mut() else { return };
             loop {
-                let records = std::mem::take(&mut self.lock().records);
-                if records.is_empty() {
+                let (records, sightings) = {
+                    let mut engine = self.lock();
+                    (std::mem::take(&mut engine.records), std::mem::take(&mut engine.watch.sightings))
+                };
+                if records.is_empty() && sightings.is_empty() {
                     return;
                 }
+                CAPTURES.with(|captures| {
+                    for sighting in &sightings {
+                        captures.borrow_mut().iter_mut().for_each(|capture| capture(sighting));
+                    }
+                });
                 for record in &records {
                     for observer in observers.iter_mut() {
                         observer(record);
@@ -120,8 +135,9 @@ impl fmt::Debug for Shared {
 pub(crate) struct Installed;
 
 impl Installed {
-    pub(crate) fn new(observers: Vec<Observer>) -> Self {
+    pub(crate) fn new(observers: Vec<Observer>, captures: Vec<CaptureObserver>) -> Self {
         OBSERVERS.set(observers);
+        CAPTURES.set(captures);
         Self
     }
 }
@@ -129,6 +145,7 @@ impl Installed {
 impl Drop for Installed {
     fn drop(&mut self) {
         drop(OBSERVERS.take());
+        drop(CAPTURES.take());
     }
 }
 

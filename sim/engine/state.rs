@@ -1,6 +1,6 @@
 //! The simulated world's state, and what its events do to it. Knows nothing of tasks and tokio.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::task::Waker;
@@ -8,14 +8,16 @@ use std::task::Waker;
 use ipnet::{Ipv4Net, Ipv6Net};
 
 use super::address::Addresses;
-use super::hop::{Mapped, NatState, Note};
+use super::capture::Watch;
+use super::fault::Ongoing;
+use super::hop::{FirewallState, Mapped, NatState, Note};
 use super::host::Host;
 use super::packet::{HostId, Packet};
 use super::queue::Queue;
 use super::route::{Attachment, NatId, Owner, Place, Stop};
 use super::tcp::ConnectionId;
 use crate::event::{Event as Recorded, LabEvent, Record};
-use crate::scenario::model::Name;
+use crate::scenario::model::{Link, Name};
 
 /// How long a packet to the sending host itself takes.
 pub(crate) const LOOPBACK_NS: u64 = 1_000;
@@ -46,12 +48,24 @@ pub(crate) struct Engine {
     pub(crate) routes6: BTreeMap<(Place, Ipv6Addr), (Ipv6Net, NatId)>,
     pub(crate) host_ids: BTreeMap<Name, HostId>,
     pub(crate) nat_ids: BTreeMap<Name, NatId>,
-    pub(crate) partitions: BTreeMap<u64, (BTreeSet<HostId>, BTreeSet<HostId>)>,
-    pub(crate) partitions_made: u64,
+    /// The faults that go on, by number.
+    pub(crate) faults: BTreeMap<u64, Ongoing>,
+    pub(crate) faults_begun: u64,
+    /// How the event stream calls those that it has told of.
+    pub(crate) fault_words: BTreeMap<u64, String>,
+    /// How many of them are partitions.
+    pub(crate) partitions: u32,
+    /// Who has, or once had, which address: a host that comes back has the same one.
+    pub(crate) leases4: BTreeMap<(Place, Ipv4Addr), HostId>,
+    pub(crate) leases6: BTreeMap<(Place, Ipv6Addr), HostId>,
+    /// The kinds of links, for hosts that move.
+    pub(crate) links: BTreeMap<Name, Link>,
     /// How many packets were sent.
     pub(crate) packets: u64,
     /// Whether anybody reads the records.
     pub(crate) observed: bool,
+    /// What is shown besides.
+    pub(crate) watch: Watch,
     /// What the observers have not seen yet.
     pub(crate) records: Vec<Record>,
     /// Whom to wake, once the clock says the time of what happened.
@@ -74,7 +88,10 @@ pub(crate) struct NatNode {
     /// It is a router for IPv6, which it does not translate (RFC 4864).
     pub(crate) lan6: Option<Ipv6Net>,
     pub(crate) state: NatState,
+    pub(crate) firewall: Option<FirewallState>,
     pub(crate) rng: grenache::net::Rng,
+    /// How many faults have it reboot now.
+    pub(crate) rebooting: u32,
     pub(crate) attachment: Attachment,
 }
 
@@ -136,7 +153,7 @@ impl Engine {
     /// Lets a NAT forget its mappings.
     pub(crate) fn rebind(&mut self, now_ns: u64, nat: NatId) {
         let Self { nats, notes, .. } = self;
-        nats[nat.0 as usize].state.rebind(notes);
+        nats[nat.0 as usize].state.rebind(now_ns, notes);
         self.apply_notes(now_ns, nat);
     }
 

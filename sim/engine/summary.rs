@@ -52,6 +52,11 @@ fn utp(payload: &[u8]) -> Option<String> {
     Some(format!("utp {kind} id={} seq={} ack={} len={length}{names}", word(2), word(16), word(18)))
 }
 
+/// Whether the transport takes a datagram for µTP.
+pub(crate) fn is_utp(payload: &[u8]) -> bool {
+    utp(payload).is_some()
+}
+
 /// BEP 5's messages: a bencoded dictionary with `y` and, in queries, `q`.
 fn krpc(payload: &[u8]) -> Option<String> {
     let mut rest = payload.strip_prefix(b"d")?;

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::address::Addresses;
-use super::hop::{LinkState, NatState};
+use super::capture::Watch;
+use super::hop::{FirewallState, LinkState, NatState};
 use super::host::Host;
 use super::packet::HostId;
 use super::queue::Queue;
@@ -19,6 +20,12 @@ use crate::scenario::model::{Link, Name, Nat, Node};
 /// The link of a node or NAT that names none: 1 ms each way, and nothing else.
 pub(crate) const DEFAULT_LINK: Link =
     Link { latency: Duration::from_millis(1), jitter: Duration::ZERO, loss: 0.0, rate: None, queue: 0 };
+
+/// Where public hosts without an address get one (TEST-NET-3, RFC 5737).
+pub(crate) const NODE_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
+
+/// Where NATs without an address get one (TEST-NET-2, RFC 5737).
+pub(crate) const NAT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24);
 
 /// Why a topology cannot be simulated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +62,14 @@ pub enum SimError {
         address: IpAddr,
         /// The NAT's network of that family.
         lan: IpNet,
+    },
+    /// No address is left for who has none.
+    #[error("there is no free address in {network} for {user}: give it one")]
+    NoFreeAddress {
+        /// `node NAME` or `nat NAME`.
+        user: String,
+        /// The network.
+        network: Ipv4Net,
     },
     /// A node without an address.
     #[error("{user} has neither an IPv4 nor an IPv6 address: give it one")]
@@ -114,6 +129,8 @@ pub(crate) fn build(
     let nat_nodes = nats.iter().map(|(name, nat)| builder.nat(name, nat)).collect::<Result<_, _>>()?;
     let hosts = nodes.iter().zip((0..).map(HostId)).map(|((name, node), id)| builder.host(id, name, node));
     let hosts = hosts.collect::<Result<_, _>>()?;
+    let leases4 = leases(&builder.addresses4);
+    let leases6 = leases(&builder.addresses6);
     let addresses4 = builder.addresses4.into_iter().map(|(at, (owner, _))| (at, owner)).collect();
     let addresses6 = builder.addresses6.into_iter().map(|(at, (owner, _))| (at, owner)).collect();
     let routes6 = builder.routes6;
@@ -127,10 +144,16 @@ pub(crate) fn build(
         routes6,
         host_ids,
         nat_ids,
-        partitions: BTreeMap::new(),
-        partitions_made: 0,
+        faults: BTreeMap::new(),
+        faults_begun: 0,
+        fault_words: BTreeMap::new(),
+        partitions: 0,
+        leases4,
+        leases6,
+        links: links.clone(),
         packets: 0,
         observed: false,
+        watch: Watch::default(),
         records: Vec::new(),
         wakers: Vec::new(),
         notes: Vec::new(),
@@ -155,10 +178,27 @@ impl Builder<'_> {
     fn nat(&mut self, name: &Name, nat: &Nat) -> Result<NatNode, SimError> {
         let user = format!("nat {name}");
         let attachment = self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), nat.address)?;
+        let public = match nat.one_to_one.is_empty() {
+            true => nat.addresses().collect(),
+            false => nat.one_to_one.values().copied().collect::<Vec<_>>(),
+        };
         let owner = Owner::Nat(self.nat_ids[name]);
-        claim(&mut self.addresses4, attachment.place, nat.address, owner, user)?;
+        for address in public {
+            self.attach(&user, name, nat.behind.as_ref(), nat.link.as_ref(), address)?;
+            claim(&mut self.addresses4, attachment.place, address, owner, user.clone())?;
+        }
         let rng = seed::stream(self.seed, &["nat", name]);
-        Ok(NatNode { name: name.clone(), lan: nat.lan, lan6: nat.lan6, state: NatState::new(nat), rng, attachment })
+        let state = NatState::new(nat, |purpose| seed::stream(self.seed, &["nat", name, purpose]));
+        Ok(NatNode {
+            name: name.clone(),
+            lan: nat.lan,
+            lan6: nat.lan6,
+            state,
+            firewall: nat.firewall.as_ref().map(FirewallState::new),
+            rng,
+            rebooting: 0,
+            attachment,
+        })
     }
 
     fn host(&mut self, id: HostId, name: &Name, node: &Node) -> Result<Host, SimError> {
@@ -175,7 +215,9 @@ impl Builder<'_> {
             self.check6(&user, node.behind.as_ref(), attachment.place, address)?;
             claim(&mut self.addresses6, attachment.place, address, Owner::Host(id), user)?;
         }
-        Ok(Host::new(name.clone(), addresses, attachment))
+        let mut host = Host::new(name.clone(), addresses, attachment);
+        host.firewall = node.firewall.as_ref().map(FirewallState::new);
+        Ok(host)
     }
 
     fn attach(
@@ -213,8 +255,9 @@ impl Builder<'_> {
                 None => format!("link of {name}, {direction}"),
                 Some(link) => format!("link {link} of {name}, {direction}"),
             },
+            sample_due_ns: 0,
         };
-        Ok(Attachment { place, up: line("up"), down: line("down") })
+        Ok(Attachment::new(place, line("up"), line("down")))
     }
 
     /// Enters the route to a NAT's IPv6 network into the network that the NAT is on. It is a part of the network in
@@ -301,4 +344,25 @@ fn claim<A: Ord + Copy + Into<IpAddr>>(
     }
     addresses.insert((place, address), (owner, user));
     Ok(())
+}
+
+/// The hosts' addresses.
+fn leases<A: Ord + Copy>(addresses: &BTreeMap<(Place, A), (Owner, String)>) -> BTreeMap<(Place, A), HostId> {
+    let hosts = addresses.iter().filter_map(|(at, (owner, _))| match owner {
+        Owner::Host(host) => Some((*at, *host)),
+        Owner::Nat(_) => None,
+    });
+    hosts.collect()
+}
+
+/// The next free address of a network, from its second host on: the first is its router's, by custom.
+pub(crate) fn free_address(network: Ipv4Net, taken: impl Fn(Ipv4Addr) -> bool) -> Option<Ipv4Addr> {
+    network.hosts().skip(1).find(|address| !taken(*address))
+}
+
+/// The same of an IPv6 network.
+pub(crate) fn free_address6(network: Ipv6Net, taken: impl Fn(Ipv6Addr) -> bool) -> Option<Ipv6Addr> {
+    let first = network.network().to_bits();
+    let hosts = (2_u128..).map(|host| Ipv6Addr::from_bits(first + host));
+    hosts.take_while(|address| network.contains(address)).find(|address| !taken(*address))
 }

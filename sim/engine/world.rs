@@ -1,7 +1,7 @@
 //! The hand that moves things in a running simulation: hosts, tasks, faults, and the event stream.
 
-use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use grenache::net::Net;
 
 use super::network::{HostHandle, SimNetwork};
 use super::packet::HostId;
+use super::route::Place;
 use super::shared::Shared;
 use super::state::Engine;
-use crate::event::Event;
-use crate::scenario::model::Name;
+use crate::event::{Event, LabEvent};
+use crate::scenario::model::{FaultKind, Name};
 
 /// A handle on a running simulation. Cheap to clone.
 ///
@@ -41,9 +42,9 @@ impl Live {
     }
 }
 
-/// Names a partition, to heal it.
+/// Names a fault that goes on, to end it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PartitionId(u64);
+pub struct FaultId(u64);
 
 impl World {
     /// Simulated time since the run began.
@@ -120,24 +121,18 @@ impl World {
     }
 
     /// Separates two groups of nodes, wherever NATs hide them: what one sends to the other from now on is lost, and
-    /// so is what is on its way there and has not crossed the internet, or the LAN between them.
+    /// so is what is on its way there and has not crossed the internet, or the LAN between them. The event stream
+    /// tells nothing of it, unlike of [`begin`](Self::begin).
     ///
     /// # Panics
     /// Where there is no node of one of the names.
-    pub fn partition(&self, a: &[Name], b: &[Name]) -> PartitionId {
-        self.shared.with(|engine, _| {
-            let group =
-                |names: &[Name]| -> BTreeSet<HostId> { names.iter().map(|name| host_id(engine, name)).collect() };
-            let groups = (group(a), group(b));
-            engine.partitions_made += 1;
-            engine.partitions.insert(engine.partitions_made, groups);
-            PartitionId(engine.partitions_made)
-        })
+    pub fn partition(&self, a: &[Name], b: &[Name]) -> FaultId {
+        self.apply(&FaultKind::Partition(a.to_vec(), b.to_vec()))
     }
 
     /// Ends a partition. Nothing where it has ended.
-    pub fn heal(&self, partition: PartitionId) {
-        self.shared.with(|engine, _| engine.partitions.remove(&partition.0));
+    pub fn heal(&self, partition: FaultId) {
+        self.lift(partition);
     }
 
     /// Lets a NAT forget its mappings; new ones get other ports than those that were in use.
@@ -145,10 +140,65 @@ impl World {
     /// # Panics
     /// Where there is no such NAT.
     pub fn rebind(&self, nat: &str) {
-        self.shared.with(|engine, now_ns| {
-            let id = *engine.nat_ids.get(nat).unwrap_or_else(|| panic!("there is no nat named {nat}"));
-            engine.rebind(now_ns, id);
-        });
+        self.apply(&FaultKind::Rebind(nat.into()));
+    }
+
+    /// Lets a fault begin, and says so in the event stream. Faults compose, and each [`end`](Self::end)s on its own.
+    ///
+    /// A node that starts again does so without tasks: [`Builder::program`](super::Builder::program) is what starts
+    /// with it. An outage of a Grape is one of that node's program named `grape`.
+    ///
+    /// # Panics
+    /// Where a name is not defined; where a node moves to an address that is taken, or not of the network.
+    pub fn begin(&self, kind: &FaultKind) -> FaultId {
+        self.record(None, Event::Lab(LabEvent::FaultBegan { fault: kind.to_string() }));
+        let starts = matches!(kind, FaultKind::Restart(node) if !self.is_up(node));
+        let fault = self.apply(kind);
+        self.shared.with(|engine, _| engine.fault_words.insert(fault.0, kind.to_string()));
+        if let FaultKind::GrapeOutage(node) = kind {
+            self.shared.programs.stop(self, node, fault.0);
+        }
+        if let (FaultKind::Restart(node), true) = (kind, starts) {
+            self.shared.programs.start(self, node);
+        }
+        fault
+    }
+
+    /// Ends a fault, and says so in the event stream. Nothing where it has ended.
+    pub fn end(&self, fault: FaultId) {
+        let Some(words) = self.shared.with(|engine, _| engine.fault_words.remove(&fault.0)) else { return };
+        let started = self.shared.with(|engine, now_ns| engine.end_fault(now_ns, fault.0));
+        if let Some(node) = started {
+            self.shared.programs.start(self, &node);
+        }
+        self.shared.programs.resume(self, fault.0);
+        self.record(None, Event::Lab(LabEvent::FaultEnded { fault: words }));
+    }
+
+    /// Lets a fault begin without a word.
+    pub(crate) fn apply(&self, kind: &FaultKind) -> FaultId {
+        let (fault, tasks) = self.shared.with(|engine, now_ns| engine.begin_fault(now_ns, kind));
+        for task in tasks {
+            task.abort();
+        }
+        FaultId(fault)
+    }
+
+    /// Ends a fault without a word; gives the node that this starts.
+    pub(crate) fn lift(&self, fault: FaultId) -> Option<Name> {
+        self.shared.with(|engine, now_ns| engine.end_fault(now_ns, fault.0))
+    }
+
+    /// Where a node reaches the NAT that it is behind, to ask it for forwards ([`crate::probe::forward`]); `None` where
+    /// it is behind none, or that one forwards nothing on request.
+    ///
+    /// # Panics
+    /// Where there is no such node.
+    pub fn gateway(&self, node: &str) -> Option<Ipv4Addr> {
+        self.shared.with(|engine, _| match engine.host(host_id(engine, node)).attachment.place {
+            Place::Lan(nat) => engine.nat(nat).state.listens_at(),
+            Place::Internet => None,
+        })
     }
 
     /// Appends an event to the stream, with the current time.
@@ -168,5 +218,5 @@ impl World {
 }
 
 fn host_id(engine: &Engine, node: &str) -> HostId {
-    *engine.host_ids.get(node).unwrap_or_else(|| panic!("there is no node named {node}"))
+    engine.host_named(node)
 }

@@ -41,9 +41,9 @@ impl<W: Write> EventLog<W> {
         Self { out: BufWriter::new(out), line: Vec::new(), error: None }
     }
 
-    /// Writes an event.
+    /// Writes an event; samples are left out.
     pub fn write(&mut self, record: &Record) {
-        if self.error.is_some() {
+        if self.error.is_some() || record.is_sample() {
             return;
         }
         encode(record, &mut self.line);

@@ -5,23 +5,37 @@
 //! | [`Outcome`] | what a backend says that a run came to |
 //! | [`Run`] | a run as it is reported: its outcome, where from, how long it took |
 //! | [`EventLog`] | `events.jsonl`: each event of a run as a line of JSON |
+//! | [`Capture`] | `capture.pcapng`: each packet at each side that it passed |
 //! | [`lockstep()`] | two runs of the same at once, and the first event that differs |
+//! | [`picture`] | what pictures of a run are drawn from |
+//! | [`report`] | `report.html`: a run as a page |
 //! | [`Trail`] | the last events that matter, for the story of a failure |
+//! | [`Diagram`] | a run as a Mermaid sequence diagram |
 //! | [`JsonReport`] | the results of many runs, for programs |
+//! | [`junit()`] | the same as JUnit's XML |
 
 use std::time::Duration;
 
 use serde::Serialize;
 
+mod capture;
+mod diagram;
 mod events;
 mod json;
+mod junit;
 mod lockstep;
+mod page;
+pub mod picture;
 mod run;
 mod trail;
 
+pub use capture::{Capture, MAX_HELD};
+pub use diagram::{Diagram, MAX_STEPS};
 pub use events::EventLog;
 pub use json::JsonReport;
+pub use junit::junit;
 pub use lockstep::{Ahead, Behind, CONTEXT, Difference, SHOWN, lockstep};
+pub use page::{report, report_path, write_report};
 pub use run::{Run, RunResult, seconds};
 pub use trail::Trail;
 

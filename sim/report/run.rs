@@ -112,6 +112,15 @@ impl Run {
         story
     }
 
+    /// What decided each expectation and when, in lines; nothing for a run that did not come to its end.
+    pub fn explanation(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        if let RunResult::Done(outcome) = &self.result {
+            self.tell_outcome(outcome, &mut lines);
+        }
+        lines
+    }
+
     fn tell_outcome(&self, outcome: &Outcome, story: &mut Vec<String>) {
         for failed in &outcome.programs_failed {
             story.push(format!("a program failed: {failed}"));

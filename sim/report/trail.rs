@@ -28,6 +28,9 @@ pub struct Trail {
 impl Trail {
     /// Takes note of an event.
     pub fn observe(&mut self, record: &Record) {
+        if record.is_sample() {
+            return;
+        }
         self.seen += 1;
         let (kept, limit) = match &record.event {
             // Packets that arrive are too many to tell; expectations are told besides.

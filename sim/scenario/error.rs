@@ -1,6 +1,6 @@
 //! What is wrong with a scenario file, and where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::ops::Range;
@@ -265,6 +265,9 @@ impl Problem {
     }
 }
 
+/// How many numbered names a suggestion lists one by one.
+const FEW: u32 = 3;
+
 /// The most names that a suggestion lists.
 const MAX_SUGGESTED: usize = 40;
 
@@ -273,8 +276,12 @@ pub(super) fn suggestion(heading: &str, got: &str, allowed: &[&str]) -> String {
     if allowed.is_empty() {
         return format!("{heading}: none");
     }
-    let more = allowed.len().saturating_sub(MAX_SUGGESTED);
-    let mut list = format!("{heading}: {}", allowed[..allowed.len() - more].join(", "));
+    let (members, singles) = populations(allowed);
+    let mut labels: Vec<String> = singles.iter().map(|name| (*name).to_owned()).collect();
+    labels.extend(members.iter().map(|(name, count)| format!("{name}-1 to {name}-{count}")));
+    let allowed: Vec<&str> = singles.into_iter().chain(members.into_keys()).collect();
+    let (allowed, more) = (&allowed[..], labels.len().saturating_sub(MAX_SUGGESTED));
+    let mut list = format!("{heading}: {}", labels[..labels.len() - more].join(", "));
     if more > 0 {
         list.push_str(&format!(" and {more} more"));
     }
@@ -282,6 +289,24 @@ pub(super) fn suggestion(heading: &str, got: &str, allowed: &[&str]) -> String {
         Some(near) => format!("did you mean `{near}`? {list}"),
         None => list,
     }
+}
+
+/// Names that are those of populations, with how many there are, and the others in their order.
+fn populations<'a>(names: &[&'a str]) -> (BTreeMap<&'a str, u32>, Vec<&'a str>) {
+    let number = |name: &'a str| {
+        let (base, number) = name.rsplit_once('-')?;
+        Some((base, number.parse::<u32>().ok().filter(|_| !number.starts_with(['0', '+']))?))
+    };
+    let mut all: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
+    for (base, number) in names.iter().filter_map(|name| number(name)) {
+        let (count, largest) = all.entry(base).or_default();
+        (*count, *largest) = (*count + 1, number.max(*largest));
+    }
+    // All from the first to the last are there, and are more than are read with pleasure.
+    all.retain(|_, (count, largest)| count == largest && *count > FEW);
+    let single = |name: &&&'a str| number(name).is_none_or(|(base, _)| !all.contains_key(base));
+    let singles = names.iter().filter(single).copied().collect();
+    (all.into_iter().map(|(base, (count, _))| (base, count)).collect(), singles)
 }
 
 /// The one of `allowed` that `got` is probably a slip of.
@@ -331,6 +356,15 @@ mod tests {
         assert_eq!(position("µs\n", 2), (1, 2));
         assert_eq!(position("µs\n", 1), (1, 1), "inside of a character");
         assert_eq!(position("a\n", 99), (2, 1));
+    }
+
+    #[test]
+    fn numbered_names_are_told_together() {
+        let names: Vec<String> = (1..=500).map(|number| format!("peer-{number}")).collect();
+        let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+        names.extend(["a-2", "server"]);
+        assert_eq!(suggestion("nodes", "pear", &names), "did you mean `peer`? nodes: a-2, server, peer-1 to peer-500");
+        assert_eq!(suggestion("nodes", "x", &["a-1", "a-2"]), "nodes: a-1, a-2");
     }
 
     #[test]

@@ -17,17 +17,43 @@
 //!
 //! | `[nat.NAME]` | default | |
 //! |---|---|---|
+//! | `kind` | none | a familiar name that sets the keys below: see the next table; further keys override |
 //! | `address` | the next free in 198.51.100.0/24, or in the LAN it is behind | its outer address |
+//! | `addresses` | | several of them, in place of `address`; up to 256 |
 //! | `lan` | `"192.168.1.0/24"` | the network behind it; two NATs may have the same |
 //! | `behind` | the internet | the NAT that it is behind |
 //! | `link` | 1 ms each way and nothing else | its uplink |
 //! | `mapping` | `"endpoint-independent"` | or `"address-dependent"`, `"address-and-port-dependent"` (RFC 4787, 4.1) |
 //! | `filtering` | `"address-and-port-dependent"` | or `"address-dependent"`, `"endpoint-independent"` (RFC 4787, 5) |
-//! | `ports` | `"preserving"` | or `"contiguous"`, `"random"` (RFC 4787, 4.2.1) |
+//! | `ports` | `"preserving"` | or `"contiguous"`, `"random"`, `"overloading"` (RFC 4787, 4.2.1) |
+//! | `port-range` | `"1024-65535"`, and lower ones where they are preserved | the external ports (RFC 4787, 4.2.1) |
+//! | `keep-port-range` | `false` | ports below 1024 for those below 1024, and only for those (RFC 4787, REQ-3) |
+//! | `parity` | `false` | even ports for even ones, odd ports for odd ones (RFC 4787, 4.2.2) |
+//! | `pooling` | `"paired"` | an address for each host; or `"arbitrary"`, one for each mapping (RFC 4787, 4.1); needs `addresses` |
 //! | `udp-timeout` | `"120s"` | how long a mapping lives unused (RFC 4787, 4.3) |
-//! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6) |
+//! | `tcp-timeout` | `"124min"` | the same of TCP (RFC 5382, 5) |
+//! | `refresh` | `"outbound"` | what uses it; or `"inbound"`, `"both"` (RFC 4787, 4.3) |
+//! | `hairpinning` | `false` | whether hosts behind it reach each other by their outer addresses (RFC 4787, 6): `true` or `"external-source"`, `"internal-source"` |
+//! | `mappings-per-host` | as many as there are ports | the most that a host may have (RFC 6888, REQ-4) |
+//! | `when-full` | `"refuse"` | what becomes of a host's next one; or `"replace-oldest"`; needs `mappings-per-host` |
+//! | `port-blocks` | none | `{ size = 256, per-host = 4 }`: a host gets its ports in blocks (RFC 6888, REQ-14); `per-host = 1` |
+//! | `forward` | none | `[{ port = 80, to = "NODE:PORT", protocol = "udp" }]`: ports that are forwarded for ever; or `"IP:PORT"`, `"tcp"` |
+//! | `nat-pmp` | `false` | whether hosts can ask it for forwards (RFC 6886): see the program `"forward"` |
+//! | `forwards-per-host` | 32 | the most of these that a host may have; needs `nat-pmp` |
+//! | `forward-lifetime` | `"2h"` | the longest that one lives without being asked for again; needs `nat-pmp` |
 //! | `lan6` | no IPv6 | the IPv6 network behind it, routed without translation, such as `"2001:db8:1::/64"`; behind another NAT a part of that one's |
 //! | `count` | one | how many of it there are: see populations |
+//! | `firewall` | with `lan6` one for IPv6 alone with every default, else none | a firewall's name, or `"off"`; it sees the addresses of the inside |
+//!
+//! | `kind` | stands for |
+//! |---|---|
+//! | `"full-cone"` | endpoint-independent mapping and filtering |
+//! | `"restricted-cone"` | endpoint-independent mapping, address-dependent filtering |
+//! | `"port-restricted-cone"` | endpoint-independent mapping, address-and-port-dependent filtering |
+//! | `"symmetric"` | address-and-port-dependent mapping and filtering, random ports |
+//! | `"port-preserving-symmetric"` | the same with preserved ports |
+//! | `"cgn"` | a carrier's as RFC 6888 asks for: LAN 100.64.0.0/10, full cone, random ports in up to 4 blocks of 256 for each host, up to 1024 mappings for each, hairpinning |
+//! | `"one-to-one"` | an outer address for each host behind it, in the file's order, and no mappings: nothing of ports, lifetimes and limits applies |
 //!
 //! | `[link.NAME]` | default | |
 //! |---|---|---|
@@ -44,6 +70,16 @@
 //! | `link` | 1 ms each way and nothing else | to the internet, or to its LAN |
 //! | `address6` | none; behind a NAT with `lan6` the next free there | its IPv6 address; with it and without `address` the node has no IPv4 |
 //! | `count` | one | how many of it there are: see populations |
+//! | `firewall` | none | the name of the firewall between it and its network |
+//!
+//! | `[firewall.NAME]` | default | lets out everything, and in what belongs to a flow (RFC 6092) |
+//! |---|---|---|
+//! | `filtering` | `"address-and-port-dependent"` | who may answer what was sent from an inside port; `"address-dependent"`; `"endpoint-independent"`, as RFC 6092 recommends for transparency |
+//! | `udp-timeout` | `"120s"` | how long a UDP flow lives without a packet in either direction |
+//! | `tcp-timeout` | `"124min"` | the same of TCP |
+//! | `allow` | `[]` | inside ports, of UDP and TCP, that anybody may send to |
+//! | `block-udp` | `false` | lets no UDP through, in either direction |
+//! | `ipv4` | `true` | whether it filters IPv4 as well |
 //!
 //! | `[[program]]` | default | |
 //! |---|---|---|
@@ -60,6 +96,9 @@
 //! | `"broker"` | `service` required; `port = 0` (any); `alternate-port`, none (peers learn from it what their NATs do); `relay = false` |
 //! | `"worker"` | `service` required; `port = 0` (any); one of `answer = "echo"` (or `"fibonacci"`), `reply = VALUE`, `error = "MESSAGE"`; `announce = true`; `punches = "SERVICE"`; `broker = "SERVICE"`, and with it `connect = false`; `ipv6 = false` (whether its socket is for both kinds of addresses) |
 //! | `"client"` | `service`, `payload` required; `port = 0` (any); how it reaches the service: nothing (it looks it up), `punch = true`, `announce = "NAME"` (it waits for a punch), `at = "NODE:PORT"` (or `"IP:PORT"`, `"[IPv6]:PORT"`: no lookup, and no Grape is needed), or `broker = "SERVICE"`, and with it `connect = false`; `requests = 1`; `timeout = "10s"`; `retries = 10` |
+//! | `"stun-server"` | `port = 3478`; `alternate-port = 3479`; `partner`, the node with the server that answers from another address (RFC 5780) |
+//! | `"nat-probe"` | `server = "NODE:PORT"` required, a STUN server with a partner; `longest-lifetime`, how long to wait for the end of a mapping, none; `mapping`, `filtering`, `ports`, what must be found, as under `[nat.NAME]` |
+//! | `"forward"` | `port` required, to be forwarded by the NAT that the node is behind; `external-port`, the same; `protocol = "udp"`; `lifetime = "2h"`, asked for again and again |
 //!
 //! A Grape's `kind` swaps the original's in: `"node"` is the npm package grenache-grape on Node.js as a process
 //! ([`crate::grapes::node`] says where it is looked for), `"container"` is the same in a container. Both need
@@ -85,11 +124,27 @@
 //! | `[[fault]]` | |
 //! |---|---|
 //! | `at` | when it begins |
-//! | `lasts` | when it ends, from its beginning; never where left out. Not for `rebind` and `restart` |
+//! | `for` | how long it goes on; without end where left out. Not for `rebind` and `restart` |
+//! | `every` | when it begins again, from its beginning; longer than `for` |
+//! | `times` | how often in all; until `time-limit` where left out |
 //! | one of `partition = [["a"], ["b", "c"]]` | no packet passes between the two groups of nodes |
 //! | `rebind = "NAT"` | it forgets its mappings |
+//! | `reboot = "NAT"` | it and its firewall forget everything, and no packet passes until the fault ends; without `for` it is back at once |
 //! | `crash = "NODE"` | it loses everything; where the fault ends, it starts again with its programs |
 //! | `restart = "NODE"` | a node that crashed for good starts again |
+//! | `pause = "NODE"` | its programs do not run; packets fill its sockets' buffers, and its timers go off late |
+//! | `down = "NODE"` or `"NAT"` | its link takes no packet in either direction; what is on it already arrives |
+//! | `degrade = { node = "NODE" or nat = "NAT", latency = "0ms", jitter = "0ms", loss = "0%", rate = none }` | its link gets worse in both directions: as though a second link of these values stood behind it |
+//! | `clock = { node = "NODE", skew = "0ms", drift = "0ppm" }` | its clock is ahead (behind, where negative), and gains so many µs a second |
+//! | `move = { node = "NODE", behind = the internet, address, address6, link = its own }` | it is elsewhere until the fault ends: behind that NAT, or on the internet; without `address` with the next free one |
+//! | `outage = "NODE"` | its Grape stops, and starts anew where the fault ends |
+//!
+//! Faults compose, and each ends only what it brought about: a link is up when no fault holds it down, a node that
+//! moved twice is where its latest move that goes on has it, degradations add up.
+//!
+//! A node's sockets stay bound where it moves: those to all addresses send from the new one. A clock that is wrong is
+//! the one that µTP takes its timestamps from, by which its peers measure one-way delays (RFC 6817, 4.4), and nothing
+//! else: all nodes share the virtual clock that timers go by.
 //!
 //! | `[[expect]]` | |
 //! |---|---|
@@ -172,12 +227,15 @@ use std::time::Duration;
 
 mod draw;
 mod error;
-mod expect;
 mod expectation;
+pub(crate) mod fault;
+mod firewall;
 mod flat;
 pub mod model;
+mod nat;
 mod offers;
 mod population;
+mod probing;
 mod program;
 mod raw;
 mod read;
@@ -245,7 +303,7 @@ fn assemble(problems: &mut Problems, raw: &raw::File, seed: u64) -> Result<Scena
     let topology = topology::topology(problems, raw, seed);
     let programs = program::programs(problems, raw, &topology, time_limit);
     offers::check_offers(problems, raw);
-    let faults = expect::faults(problems, raw, &topology, time_limit);
+    let faults = fault::faults(problems, raw, &topology, time_limit);
     let expectations = expectation::expectations(problems, raw, &topology, time_limit);
     problems.check()?;
     Ok(Scenario {

@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use ipnet::{Ipv4Net, Ipv6Net};
 use serde_json::Value;
+
+pub use super::fault::model::{Degradation, Fault, FaultKind, Move, Occurrence};
+
+mod nat;
 
 pub use super::expectation::{
     Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times, Way,
 };
+pub use nat::{Dependence, Forward, Hairpinning, Nat, NatPmp, Pooling, PortAssignment, PortBlocks, Refresh, WhenFull};
 
 /// A node's, NAT's or link's name in the file.
 pub type Name = std::sync::Arc<str>;
@@ -43,70 +47,37 @@ pub struct Scenario {
     pub draws: Option<super::Draws>,
 }
 
-/// A NAT in RFC 4787's terms, with the network behind it.
+/// A stateful firewall: what is inside may send, and answers may come in (RFC 6092).
 #[derive(Debug, Clone, PartialEq)]
-pub struct Nat {
-    /// Its public address.
-    pub address: Ipv4Addr,
-    /// The network behind it. Two NATs may have the same.
-    pub lan: Ipv4Net,
-    /// The NAT that this one is behind.
-    pub behind: Option<Name>,
-    /// Its uplink.
-    pub link: Option<Name>,
-    /// RFC 4787, 4.1.
-    pub mapping: Dependence,
-    /// RFC 4787, 5.
+pub struct Firewall {
+    /// What may come in where something was sent from an inside address and port: anything, what comes from the
+    /// address that it was sent to, or from that address and port.
     pub filtering: Dependence,
-    /// RFC 4787, 4.2.1.
-    pub ports: PortAssignment,
-    /// How long a UDP mapping lives unused (RFC 4787, 4.3).
+    /// How long a UDP flow lives without a packet.
     pub udp_timeout: Duration,
-    /// Whether two hosts behind it can reach each other by their public addresses (RFC 4787, 6).
-    pub hairpinning: bool,
-    /// The IPv6 network behind it, to which it routes without translation (RFC 4864); `None` is no IPv6. Where it is
-    /// behind another NAT, it is a part of that one's.
-    pub lan6: Option<Ipv6Net>,
+    /// How long a TCP flow lives without a packet.
+    pub tcp_timeout: Duration,
+    /// Inside ports, of UDP and TCP, that anybody may send to.
+    pub allow: Vec<u16>,
+    /// Whether no UDP passes at all, in either direction.
+    pub block_udp: bool,
+    /// Whether it filters IPv4 as well; else it lets all of that pass.
+    pub ipv4: bool,
 }
 
-/// As a scenario file's that says nothing: a port-restricted cone NAT. The address is to be given.
-impl Default for Nat {
+/// As a scenario file's that says nothing: answers from where something was sent to, for the times that RFC 6092
+/// (3.2.3 and 3.3.1) asks for at least.
+impl Default for Firewall {
     fn default() -> Self {
         Self {
-            address: Ipv4Addr::UNSPECIFIED,
-            lan: Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24),
-            behind: None,
-            link: None,
-            mapping: Dependence::EndpointIndependent,
             filtering: Dependence::AddressAndPortDependent,
-            ports: PortAssignment::Preserving,
             udp_timeout: Duration::from_secs(120),
-            hairpinning: false,
-            lan6: None,
+            tcp_timeout: Duration::from_secs(124 * 60),
+            allow: Vec::new(),
+            block_udp: false,
+            ipv4: true,
         }
     }
-}
-
-/// What a NAT's mapping or filtering depends on (RFC 4787, 4.1 and 5).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dependence {
-    /// Nothing but the internal address and port.
-    EndpointIndependent,
-    /// Also the remote address.
-    AddressDependent,
-    /// Also the remote address and port.
-    AddressAndPortDependent,
-}
-
-/// How a NAT picks a mapping's external port (RFC 4787, 4.2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum PortAssignment {
-    /// The internal port where it is free, else the next free one.
-    Preserving,
-    /// The one after the last that was given out, or the next free one after it; after 65535 comes 1024.
-    Contiguous,
-    /// A random free one of 1024–65535.
-    Random,
 }
 
 /// What a link does to packets, the same in both directions, each with a state of its own.
@@ -142,12 +113,14 @@ pub struct Node {
     pub link: Option<Name>,
     /// Its own interface's IPv6 address: public, or in the IPv6 network of the NAT it is behind.
     pub address6: Option<Ipv6Addr>,
+    /// The firewall between it and its network.
+    pub firewall: Option<Firewall>,
 }
 
 /// On the internet, without a link of its own. The address is to be given.
 impl Default for Node {
     fn default() -> Self {
-        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None, address6: None }
+        Self { address: Ipv4Addr::UNSPECIFIED, behind: None, link: None, address6: None, firewall: None }
     }
 }
 
@@ -211,6 +184,49 @@ pub enum ProgramKind {
     Worker(Worker),
     /// Sends requests.
     Client(Client),
+    /// Tells whoever asks where they come from (RFC 5780).
+    StunServer {
+        /// Its UDP port.
+        port: u16,
+        /// Its other UDP port.
+        alternate_port: u16,
+        /// The address of the server that answers from another one.
+        partner: Option<Ipv4Addr>,
+    },
+    /// Finds out what the NAT in front of it does (RFC 5780).
+    NatProbe(NatProbe),
+    /// Asks its NAT for a forward, and keeps it (RFC 6886).
+    Forward(NatForward),
+}
+
+/// Who finds out what its NAT does, and what it must find.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NatProbe {
+    /// The STUN server.
+    pub server: SocketAddrV4,
+    /// The longest binding lifetime that is waited for; `None` leaves it alone.
+    pub longest_lifetime: Option<Duration>,
+    /// The mapping that must be found.
+    pub mapping: Option<Dependence>,
+    /// The filtering that must be found.
+    pub filtering: Option<Dependence>,
+    /// The port assignment that must be found; overloaded ports look preserved.
+    pub ports: Option<PortAssignment>,
+}
+
+/// Who asks its NAT for a forward.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NatForward {
+    /// Where the NAT listens.
+    pub gateway: SocketAddrV4,
+    /// UDP or TCP.
+    pub protocol: crate::event::Protocol,
+    /// The node's port.
+    pub internal_port: u16,
+    /// The public port that would be liked.
+    pub external_port: u16,
+    /// For how long, again and again.
+    pub lifetime: Duration,
 }
 
 /// Whose Grape a program is, and in what it runs.
@@ -306,28 +322,4 @@ pub enum Reach {
         /// The broker's name.
         broker: String,
     },
-}
-
-/// Something that goes wrong.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Fault {
-    /// When it begins.
-    pub at: Duration,
-    /// When it ends by itself, from its beginning; `None` is never.
-    pub lasts: Option<Duration>,
-    /// What it is.
-    pub kind: FaultKind,
-}
-
-/// The faults that a scenario can have.
-#[derive(Debug, Clone, PartialEq)]
-pub enum FaultKind {
-    /// No packet passes between nodes of the two groups.
-    Partition(Vec<Name>, Vec<Name>),
-    /// A NAT forgets its mappings; new ones get other ports.
-    Rebind(Name),
-    /// A node loses everything; it starts again when the fault ends.
-    Crash(Name),
-    /// A node that crashed starts again.
-    Restart(Name),
 }

@@ -41,7 +41,11 @@ pub(super) fn check_offers(problems: &mut Problems, file: &File) {
                     offers.broker(problems, broker);
                 }
             }
-            ProgramTable::Announce(_) | ProgramTable::Broker(_) => {}
+            ProgramTable::Announce(_)
+            | ProgramTable::Broker(_)
+            | ProgramTable::StunServer(_)
+            | ProgramTable::NatProbe(_)
+            | ProgramTable::Forward(_) => {}
         }
     }
     let mut found = Vec::new();
@@ -71,7 +75,11 @@ impl<'a> Offers<'a> {
                 ProgramTable::Client(client) => {
                     offers.announced.extend(client.announce.iter().map(|name| name.get_ref().as_str()));
                 }
-                ProgramTable::Grape(_) | ProgramTable::Lookup(_) => {}
+                ProgramTable::Grape(_)
+                | ProgramTable::Lookup(_)
+                | ProgramTable::StunServer(_)
+                | ProgramTable::NatProbe(_)
+                | ProgramTable::Forward(_) => {}
             }
         }
         offers

@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::error::Problems;
-use super::read::Entry;
+use super::read::{Entry, in_words};
 use super::units::Members;
 
 /// The populations of a file, by name.
@@ -61,7 +61,7 @@ impl Populations {
                         }
                     }
                     Err(error) => {
-                        problems.add(span, error.message().trim_end().to_owned());
+                        problems.add(span, in_words(error.message()).0);
                     }
                 }
             }

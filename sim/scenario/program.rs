@@ -32,13 +32,13 @@ pub(super) fn programs(problems: &mut Problems, file: &File, topology: &Topology
             .label("no [[program]] in this file");
     }
     check_ports(problems, file);
-    super::six::check_programs(problems, file, topology);
     let mut api_ports = BTreeMap::new();
     for program in &file.programs {
         if let ProgramTable::Grape(grape) = program.get_ref() {
             api_ports.entry(grape.node.get_ref().as_str()).or_insert(grape.api_port.get_ref().port());
         }
     }
+    super::six::check_programs(problems, file, topology);
     let mut reader = Reader { problems, topology, file, api_ports };
     file.programs
         .iter()
@@ -115,6 +115,9 @@ impl Reader<'_> {
             }
             ProgramTable::Worker(table) => self.worker(table, node).map(ProgramKind::Worker),
             ProgramTable::Client(table) => self.client(table, node).map(ProgramKind::Client),
+            ProgramTable::StunServer(table) => table.kind(self.problems, self.topology, node),
+            ProgramTable::NatProbe(table) => table.kind(self.problems, self.topology, node),
+            ProgramTable::Forward(table) => table.kind(self.problems, self.topology, node),
         }
     }
 
@@ -340,7 +343,15 @@ fn check_ports(problems: &mut Problems, file: &File) {
             }
             ProgramTable::Worker(worker) => ports.extend(any(&worker.port)),
             ProgramTable::Client(client) => ports.extend(any(&client.port)),
-            ProgramTable::Announce(_) | ProgramTable::Lookup(_) => {}
+            ProgramTable::StunServer(server) => {
+                let spans = [&server.port, &server.alternate_port].map(|port| port.as_ref().map(Spanned::span));
+                let spans = spans.map(|span| span.unwrap_or(server.node.span()));
+                ports.extend(server.ports().into_iter().zip(spans).map(|(port, span)| ("UDP", port, span)));
+            }
+            ProgramTable::Announce(_)
+            | ProgramTable::Lookup(_)
+            | ProgramTable::NatProbe(_)
+            | ProgramTable::Forward(_) => {}
         }
         for (protocol, port, span) in ports {
             let key = (shared(table.node()), protocol, port);

@@ -7,9 +7,12 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use toml::Spanned;
 
+use super::fault::table::FaultTable;
+use super::firewall::FirewallTable;
+use super::nat::NatTable;
+use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
 use super::units::{
-    Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Lan, Lan6, Percentage, Port, PortOrAny, Rate, Seed,
-    Size, Time,
+    Address, Address6, AnyEndpoint, Count, CountOrNone, Endpoint, Percentage, Port, PortOrAny, Rate, Seed, Size, Time,
 };
 use crate::scenario::draw::Behind;
 use crate::scenario::expectation::table::ExpectTable;
@@ -26,6 +29,7 @@ pub(super) struct File {
     pub(super) nats: Vec<(Text, NatTable)>,
     pub(super) links: Vec<(Text, LinkTable)>,
     pub(super) nodes: Vec<(Text, NodeTable)>,
+    pub(super) firewalls: Vec<(Text, FirewallTable)>,
     pub(super) programs: Vec<Spanned<ProgramTable>>,
     pub(super) faults: Vec<Spanned<FaultTable>>,
     pub(super) expects: Vec<Spanned<ExpectTable>>,
@@ -43,60 +47,6 @@ pub(super) struct Head {
     pub(super) within: Option<Spanned<Time>>,
     /// The link of those on the internet that name none.
     pub(super) uplink: Option<Text>,
-}
-
-/// `[nat.NAME]`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct NatTable {
-    pub(super) address: Option<Spanned<Address>>,
-    pub(super) lan: Option<Spanned<Lan>>,
-    pub(super) behind: Option<Text>,
-    pub(super) link: Option<Text>,
-    pub(super) mapping: Option<Dependence>,
-    pub(super) filtering: Option<Dependence>,
-    pub(super) ports: Option<PortAssignment>,
-    pub(super) udp_timeout: Option<Spanned<Time>>,
-    pub(super) hairpinning: Option<bool>,
-    pub(super) lan6: Option<Spanned<Lan6>>,
-}
-
-/// RFC 4787's words for what a mapping or a filter depends on.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Dependence {
-    EndpointIndependent,
-    AddressDependent,
-    AddressAndPortDependent,
-}
-
-impl From<Dependence> for model::Dependence {
-    fn from(raw: Dependence) -> Self {
-        match raw {
-            Dependence::EndpointIndependent => Self::EndpointIndependent,
-            Dependence::AddressDependent => Self::AddressDependent,
-            Dependence::AddressAndPortDependent => Self::AddressAndPortDependent,
-        }
-    }
-}
-
-/// How external ports are picked.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum PortAssignment {
-    Preserving,
-    Contiguous,
-    Random,
-}
-
-impl From<PortAssignment> for model::PortAssignment {
-    fn from(raw: PortAssignment) -> Self {
-        match raw {
-            PortAssignment::Preserving => Self::Preserving,
-            PortAssignment::Contiguous => Self::Contiguous,
-            PortAssignment::Random => Self::Random,
-        }
-    }
 }
 
 /// `[link.NAME]`.
@@ -118,6 +68,7 @@ pub(super) struct NodeTable {
     pub(super) behind: Option<Spanned<Behind>>,
     pub(super) link: Option<Text>,
     pub(super) address6: Option<Spanned<Address6>>,
+    pub(super) firewall: Option<Text>,
 }
 
 /// `[[program]]`, by its `run`.
@@ -129,11 +80,15 @@ pub(super) enum ProgramTable {
     Broker(BrokerTable),
     Worker(WorkerTable),
     Client(ClientTable),
+    StunServer(StunServerTable),
+    NatProbe(NatProbeTable),
+    Forward(ForwardTable),
 }
 
 impl ProgramTable {
     /// What `run` can be.
-    pub(super) const KINDS: &[&str] = &["grape", "announce", "lookup", "broker", "worker", "client"];
+    pub(super) const KINDS: &[&str] =
+        &["grape", "announce", "lookup", "broker", "worker", "client", "stun-server", "nat-probe", "forward"];
 
     pub(super) fn node(&self) -> &Text {
         match self {
@@ -143,6 +98,9 @@ impl ProgramTable {
             Self::Broker(table) => &table.node,
             Self::Worker(table) => &table.node,
             Self::Client(table) => &table.node,
+            Self::StunServer(table) => &table.node,
+            Self::NatProbe(table) => &table.node,
+            Self::Forward(table) => &table.node,
         }
     }
 
@@ -154,6 +112,9 @@ impl ProgramTable {
             Self::Broker(table) => table.start.as_ref(),
             Self::Worker(table) => table.start.as_ref(),
             Self::Client(table) => table.start.as_ref(),
+            Self::StunServer(table) => table.start.as_ref(),
+            Self::NatProbe(table) => table.start.as_ref(),
+            Self::Forward(table) => table.start.as_ref(),
         }
     }
 }
@@ -285,18 +246,6 @@ pub(super) struct ClientTable {
     pub(super) timeout: Option<Spanned<Time>>,
     pub(super) retries: Option<CountOrNone>,
     pub(super) at: Option<Spanned<AnyEndpoint>>,
-}
-
-/// `[[fault]]`: one of the last four.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub(super) struct FaultTable {
-    pub(super) at: Spanned<Time>,
-    pub(super) lasts: Option<Spanned<Time>>,
-    pub(super) partition: Option<Spanned<Vec<Spanned<Vec<Text>>>>>,
-    pub(super) rebind: Option<Text>,
-    pub(super) crash: Option<Text>,
-    pub(super) restart: Option<Text>,
 }
 
 /// A JSON value, written as TOML.

@@ -9,8 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::{LoadError, Problems, suggestion};
 use super::expectation::table::ExpectTable;
+use super::fault::table::FaultTable;
 use super::population::Populations;
-use super::raw::{FaultTable, File, Head, ProgramTable, Text};
+use super::raw::{File, Head, ProgramTable, Text};
 use super::sources::Sources;
 
 /// The lists of tables, which are written with two brackets.
@@ -28,6 +29,7 @@ const TOP: &[&str] = &[
     "nat",
     "link",
     "node",
+    "firewall",
     "program",
     "fault",
     "expect",
@@ -77,6 +79,7 @@ pub(super) fn read(problems: &mut Problems, path: &Path) -> Result<File, LoadErr
             "nat" => file.nats = named(problems, "nat", value, &populations),
             "link" => file.links = named(problems, "link", value, &populations),
             "node" => file.nodes = named(problems, "node", value, &populations),
+            "firewall" => file.firewalls = named(problems, "firewall", value, &populations),
             "program" => file.programs = each(problems, "program", value, &populations, program),
             "fault" => file.faults = each(problems, "fault", value, &populations, fault),
             "expect" => file.expects = each(problems, "expect", value, &populations, table::<ExpectTable>),
@@ -88,6 +91,11 @@ pub(super) fn read(problems: &mut Problems, path: &Path) -> Result<File, LoadErr
     }
     if let Some(head) = table::<Head>(problems, Spanned::new(0..0, DeValue::Table(head))) {
         file.head = head;
+    }
+    if file.head.within.is_none() {
+        for expect in file.expects.iter().filter(|expect| expect.get_ref().within.is_none()) {
+            problems.add(expect.span(), "the key `within` is missing");
+        }
     }
     problems.check()?;
     file.populations = populations;
@@ -201,6 +209,9 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
         Some("broker") => table(problems, value).map(ProgramTable::Broker),
         Some("worker") => table(problems, value).map(ProgramTable::Worker),
         Some("client") => table(problems, value).map(ProgramTable::Client),
+        Some("stun-server") => table(problems, value).map(ProgramTable::StunServer),
+        Some("nat-probe") => table(problems, value).map(ProgramTable::NatProbe),
+        Some("forward") => table(problems, value).map(ProgramTable::Forward),
         Some(other) => {
             let help = suggestion("programs", other, ProgramTable::KINDS);
             problems.add(run.span(), format!("there is no program `{other}`")).help(help).label("not a program");
@@ -215,6 +226,13 @@ fn program(problems: &mut Problems, value: Entry<'_>) -> Option<ProgramTable> {
 
 /// A `[[fault]]`. Groups of a partition are easily taken for nodes.
 fn fault(problems: &mut Problems, value: Entry<'_>) -> Option<FaultTable> {
+    if let Some((key, _)) = value.get_ref().as_table().and_then(|table| table.get_key_value("lasts")) {
+        problems
+            .add(key.span(), "unknown key `lasts`")
+            .help("how long a fault goes on is its `for`: write for = \"10s\"")
+            .label("now called `for`");
+        return None;
+    }
     if let Some(partition) = value.get_ref().get("partition")
         && let Some(nodes) = partition.get_ref().as_array()
         && nodes.iter().any(|node| node.get_ref().is_str())
@@ -252,7 +270,7 @@ fn table<'i, T: Deserialize<'i>>(problems: &mut Problems, value: Entry<'i>) -> O
 const PER_DESTINATION: &str = "address-and-port-dependent";
 
 /// serde's message in this file format's words: a message, and what to do.
-fn in_words(message: &str) -> (String, Option<String>) {
+pub(super) fn in_words(message: &str) -> (String, Option<String>) {
     let message = message.trim_end();
     if let Some((got, allowed)) = refused(message, "unknown field ") {
         return (format!("unknown key `{got}`"), Some(suggestion("allowed here", got, &allowed)));

@@ -1,6 +1,6 @@
 //! A scenario file with those that it extends, made one document.
 //!
-//! What extends another file has all that is in it, changed: keys of `[nat.NAME]`, `[link.NAME]` and `[node.NAME]` replace
+//! What extends another file has all that is in it, changed: keys of `[nat.NAME]`, `[link.NAME]`, `[node.NAME]` and `[firewall.NAME]` replace
 //! those of the same table there, and so do those of a list's table that has the same `name` as one there; other tables of
 //! lists are added. `remove` takes things out before.
 
@@ -14,7 +14,7 @@ use super::error::{Problems, suggestion};
 use super::read::{Entry, LISTS, parse};
 
 /// The tables of named tables.
-pub(super) const NAMED: [&str; 3] = ["nat", "link", "node"];
+pub(super) const NAMED: [&str; 4] = ["nat", "link", "node", "firewall"];
 
 /// How many files may extend each other in a row.
 const MAX_DEPTH: usize = 8;

@@ -10,12 +10,10 @@ use toml::Spanned;
 
 use super::draw;
 use super::error::{Problems, suggestion};
-use super::model::{Dependence, Link, Name, Nat, Node, PortAssignment};
+use super::model::{Link, Name, Nat, Node};
+use super::nat;
 use super::raw::{File, LinkTable, Text};
 use super::units::Address;
-
-/// The network behind a NAT that names none.
-const DEFAULT_LAN: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(192, 168, 1, 0), 24);
 
 /// Where NATs without an address get one (TEST-NET-2, RFC 5737).
 const NAT_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 51, 100, 0), 24);
@@ -28,9 +26,6 @@ const MANY_NODES: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(198, 18, 0, 0), 16
 
 /// Where public nodes without an address get one (TEST-NET-3, RFC 5737).
 const NODE_POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(203, 0, 113, 0), 24);
-
-/// How long a NAT's mapping lives unused: the least that RFC 4787 (4.3, REQ-5) allows.
-const DEFAULT_UDP_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What waits for a link's rate before packets are dropped, in bytes.
 const DEFAULT_QUEUE: usize = 256 << 10;
@@ -59,26 +54,14 @@ pub(super) fn topology(problems: &mut Problems, file: &File, seed: u64) -> Topol
     let mut unnamed = Unnamed::default();
     for (name, table) in &file.nats {
         let nat = Nat {
-            address: table.address.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |address| address.get_ref().0),
-            lan: lan(problems, table.lan.as_ref().map(|lan| (lan.get_ref().0, lan.span()))),
             behind: table.behind.as_ref().and_then(|behind| defined(problems, "NAT", behind, &nat_names)),
             link: table.link.as_ref().and_then(|link| defined(problems, "link", link, &topology.links)),
-            mapping: table.mapping.map_or(Dependence::EndpointIndependent, Into::into),
-            filtering: table.filtering.map_or(Dependence::AddressAndPortDependent, Into::into),
-            ports: table.ports.map_or(PortAssignment::Preserving, Into::into),
-            udp_timeout: table.udp_timeout.as_ref().map_or(DEFAULT_UDP_TIMEOUT, |timeout| timeout.get_ref().0),
-            hairpinning: table.hairpinning.unwrap_or(false),
-            ..Nat::default()
+            ..nat::nat(problems, table)
         };
-        if let Some(timeout) = &table.udp_timeout
-            && timeout.get_ref().0.is_zero()
-        {
-            problems.add(timeout.span(), "a NAT whose mappings live no time lets nothing in or out");
-        }
         let nat = Nat { link: nat.link.or_else(|| uplink.clone().filter(|_| nat.behind.is_none())), ..nat };
         topology.nats.insert(shared(name), nat);
     }
-    break_cycles(problems, file, &mut topology.nats);
+    nat::break_cycles(problems, file, &mut topology.nats);
     for (name, table) in &file.nodes {
         let behind = table.behind.as_ref().and_then(|behind| draw::behind(problems, seed, name.get_ref(), behind));
         let node = Node {
@@ -90,11 +73,13 @@ pub(super) fn topology(problems: &mut Problems, file: &File, seed: u64) -> Topol
         let node = Node { link: node.link.or_else(|| uplink.clone().filter(|_| node.behind.is_none())), ..node };
         topology.nodes.insert(shared(name), node);
     }
-    check_lans(problems, file, &topology.nats);
+    nat::check_lans(problems, file, &topology.nats);
     unnamed.claim_written(problems, file, &topology);
     unnamed.fill_in(problems, file, &mut topology);
+    nat::forwards(problems, file, &mut topology);
     check_reachable(problems, file, &topology);
     super::six::fill_in(problems, file, &mut topology);
+    super::firewall::fill_in(problems, file, &mut topology);
     topology
 }
 
@@ -141,7 +126,8 @@ impl Topology {
             && !viewers.contains(&network)
             && let Some(nat) = self.nats.get(network)
         {
-            seen = (nat.address, nat.behind.as_ref());
+            let public = nat.one_to_one.get(&seen.0).copied();
+            seen = (public.unwrap_or(nat.address), nat.behind.as_ref());
         }
         seen.0
     }
@@ -208,80 +194,8 @@ fn link(problems: &mut Problems, table: &LinkTable) -> Link {
     }
 }
 
-fn lan(problems: &mut Problems, written: Option<(Ipv4Net, Range<usize>)>) -> Ipv4Net {
-    let Some((lan, span)) = written else { return DEFAULT_LAN };
-    if !(8..=29).contains(&lan.prefix_len()) {
-        problems.add(span, format!("{lan} cannot be a LAN: its prefix must be from /8 to /29"));
-        return DEFAULT_LAN;
-    }
-    if !is_usable(lan.addr()) {
-        problems.add(span, format!("{lan} cannot be a LAN: no host can have these addresses"));
-        return DEFAULT_LAN;
-    }
-    lan
-}
-
-/// Tells every cycle of NATs once, and cuts it.
-fn break_cycles(problems: &mut Problems, file: &File, nats: &mut BTreeMap<Name, Nat>) {
-    for (name, table) in &file.nats {
-        let start = shared(name);
-        let mut path = vec![start.clone()];
-        let mut next = nats.get(&start).and_then(|nat| nat.behind.clone());
-        while let Some(behind) = next
-            && path.len() <= nats.len()
-        {
-            path.push(behind.clone());
-            next = if behind == start { None } else { nats.get(&behind).and_then(|nat| nat.behind.clone()) };
-        }
-        if path.len() > 1
-            && path.last() == Some(&start)
-            && let Some(behind) = &table.behind
-        {
-            let way: Vec<String> = path.iter().map(|name| format!("`{name}`")).collect();
-            problems
-                .add(behind.span(), format!("the NAT `{start}` is behind itself: {}", way.join(" behind ")))
-                .label("leads back")
-                .help("leave `behind` out for the NAT that is on the internet");
-            if let Some(nat) = nats.get_mut(&start) {
-                nat.behind = None;
-            }
-        }
-    }
-}
-
-/// A NAT's LAN must differ from the networks that it is behind: it could not route to them.
-fn check_lans(problems: &mut Problems, file: &File, nats: &BTreeMap<Name, Nat>) {
-    for (name, table) in &file.nats {
-        let Some(nat) = nats.get(name.get_ref().as_str()) else { continue };
-        let mut outer = nat.behind.as_ref();
-        while let Some(outer_name) = outer
-            && let Some(outer_nat) = nats.get(outer_name)
-        {
-            if overlap(nat.lan, outer_nat.lan) {
-                let span = table.lan.as_ref().map_or(name.span(), Spanned::span);
-                problems
-                    .add(
-                        span,
-                        format!(
-                            "the LAN {} of `{}` overlaps the LAN {} of `{outer_name}`, which it is behind",
-                            nat.lan,
-                            name.get_ref(),
-                            outer_nat.lan
-                        ),
-                    )
-                    .help("give it a `lan` of its own, such as \"10.0.0.0/24\"");
-            }
-            outer = outer_nat.behind.as_ref();
-        }
-    }
-}
-
-fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
-    a.contains(&b.network()) || b.contains(&a.network())
-}
-
 /// Whether a host can have this address at all.
-fn is_usable(address: Ipv4Addr) -> bool {
+pub(super) fn is_usable(address: Ipv4Addr) -> bool {
     !(address.is_unspecified()
         || address.is_loopback()
         || address.is_multicast()
@@ -306,7 +220,10 @@ impl Unnamed {
     fn claim_written(&mut self, problems: &mut Problems, file: &File, topology: &Topology) {
         for (name, table) in &file.nats {
             let behind = topology.nats.get(name.get_ref().as_str()).and_then(|nat| nat.behind.clone());
-            self.claim(problems, topology, format!("the NAT `{}`", name.get_ref()), behind, table.address.as_ref());
+            for address in table.written_addresses() {
+                let who = format!("the NAT `{}`", name.get_ref());
+                self.claim(problems, topology, who, behind.clone(), Some(address));
+            }
         }
         for (name, table) in &file.nodes {
             let behind = topology.nodes.get(name.get_ref().as_str()).and_then(|node| node.behind.clone());
@@ -345,7 +262,8 @@ impl Unnamed {
         if let Some(other) = self.taken.get(&(network.clone(), address)) {
             let this = (who, span);
             // NATs come before nodes here, but not always in the file.
-            let (first, second) = if other.1.start < this.1.start { (other, &this) } else { (&this, other) };
+            let before = problems.order(&other.1) < problems.order(&this.1);
+            let (first, second) = if before { (other, &this) } else { (&this, other) };
             problems
                 .add(second.1.clone(), format!("{address} is used twice: by {} and by {}", first.0, second.0))
                 .label("used again")
@@ -362,7 +280,7 @@ impl Unnamed {
             None => few,
         };
         let lans: BTreeMap<Name, Ipv4Net> = topology.nats.iter().map(|(name, nat)| (name.clone(), nat.lan)).collect();
-        for (name, _) in file.nats.iter().filter(|(_, table)| table.address.is_none()) {
+        for (name, _) in file.nats.iter().filter(|(_, table)| table.written_addresses().next().is_none()) {
             if let Some(nat) = topology.nats.get_mut(name.get_ref().as_str()) {
                 nat.address =
                     self.next_free(problems, &lans, name, nat.behind.clone(), pool(name, NAT_POOL, MANY_NATS));
@@ -375,6 +293,9 @@ impl Unnamed {
                     self.next_free(problems, &lans, name, node.behind.clone(), pool(name, NODE_POOL, MANY_NODES));
             }
         }
+        nat::one_to_one(problems, file, topology, |problems, name, behind| {
+            self.next_free(problems, &lans, name, behind, NAT_POOL)
+        });
     }
 
     fn next_free(
@@ -400,6 +321,9 @@ impl Unnamed {
             }
             let help = match &network {
                 Some(nat) => format!("give `{nat}` a larger `lan`, such as \"10.0.0.0/8\", or write the address"),
+                None if pool == MANY_NODES || pool == MANY_NATS => {
+                    "make populations on the internet smaller, or put some of them behind NATs".to_owned()
+                }
                 None => "write its `address`".to_owned(),
             };
             problems
@@ -414,9 +338,11 @@ impl Unnamed {
 
 /// A public address that some LAN has too cannot be reached from that LAN.
 fn check_reachable(problems: &mut Problems, file: &File, topology: &Topology) {
-    let nats = file.nats.iter().map(|(name, table)| {
+    let nats = file.nats.iter().flat_map(|(name, table)| {
         let nat = topology.nats.get(name.get_ref().as_str());
-        (name, table.address.as_ref(), nat.map(|nat| (nat.address, nat.behind.is_none())))
+        let places = nat.into_iter().flat_map(|nat| nat.addresses().map(|address| (address, nat.behind.is_none())));
+        let written = table.written_addresses().map(Some).chain(std::iter::repeat(None));
+        places.zip(written).map(move |(place, written)| (name, written, Some(place)))
     });
     let nodes = file.nodes.iter().map(|(name, table)| {
         let node = topology.nodes.get(name.get_ref().as_str());

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -17,6 +18,9 @@ const MAX_RATE: u64 = 1_000_000_000_000;
 
 /// The largest size that a file may have, in bytes.
 const MAX_SIZE: u64 = 1 << 40;
+
+/// The most that a clock may gain or lose, in microseconds a second.
+const MAX_DRIFT: i64 = 1_000_000;
 
 /// Numbers are read in billionths, so that `1.5s` and `0.1%` are exact.
 const ONE: u128 = 1_000_000_000;
@@ -52,6 +56,18 @@ pub(super) enum Endpoint {
     Node(String, u16),
 }
 
+/// A duration that may be negative, in microseconds: `"-250ms"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Skew(pub(super) i64);
+
+/// What a clock gains, in microseconds a second: `"100ppm"`, `"-20ppm"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drift(pub(super) i64);
+
+/// Ports from one to another: `"20000-29999"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PortRange(pub(super) RangeInclusive<u16>);
+
 /// An IPv6 address: `"2001:db8::1"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Address6(pub(super) Ipv6Addr);
@@ -68,7 +84,7 @@ pub(super) enum AnyEndpoint {
 }
 
 /// A value that is written as a text with a unit.
-trait Text: Sized {
+pub(super) trait Text: Sized {
     /// What it is, with its article: `a duration`.
     const WHAT: &'static str;
     /// How one is written.
@@ -199,6 +215,52 @@ impl Text for Endpoint {
             Err(format!("`{host}` in `{text}` is neither an IPv4 address nor a node's name"))
         } else {
             Ok(Self::Node(host.to_owned(), port))
+        }
+    }
+}
+
+impl Text for Skew {
+    const WHAT: &'static str = "a clock's skew";
+    const EXAMPLE: &'static str = "-250ms";
+    const UNITS: &'static [&'static str] = &["s", "ms"];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (size, sign) = text.strip_prefix('-').map_or((text, 1), |rest| (rest, -1));
+        let Time(duration) = Time::parse(size)?;
+        if duration.subsec_nanos() % 1_000 != 0 {
+            return Err(format!("`{text}` is finer than a microsecond"));
+        }
+        Ok(Self(sign * i64::try_from(duration.as_micros()).expect("a year has fewer microseconds")))
+    }
+}
+
+impl Text for Drift {
+    const WHAT: &'static str = "a clock's drift";
+    const EXAMPLE: &'static str = "100ppm";
+    const UNITS: &'static [&'static str] = &["ppm"];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let (size, sign) = text.strip_prefix('-').map_or((text, 1), |rest| (rest, -1));
+        let ppm = quantity::<Self>(size, &[("ppm", 1)], "a ppm")?;
+        match i64::try_from(ppm) {
+            Ok(ppm) if ppm <= MAX_DRIFT => Ok(Self(sign * ppm)),
+            _ => Err(format!("`{text}` is more than {MAX_DRIFT}ppm: no clock runs at twice the speed")),
+        }
+    }
+}
+
+impl Text for PortRange {
+    const WHAT: &'static str = "a range of ports";
+    const EXAMPLE: &'static str = "20000-29999";
+    const UNITS: &'static [&'static str] = &[];
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
+        let (low, high) = text.split_once('-').ok_or_else(|| not_one::<Self>(text))?;
+        match (port(low), port(high)) {
+            (Some(low), Some(high)) if low <= high => Ok(Self(low..=high)),
+            (Some(low), Some(high)) => Err(format!("`{text}` is no range: {low} is above {high}")),
+            _ => Err(not_one::<Self>(text)),
         }
     }
 }
@@ -336,7 +398,7 @@ macro_rules! read_as_text {
     )*};
 }
 
-read_as_text!(Time Percentage Rate Size Address Lan Endpoint Address6 Lan6 AnyEndpoint);
+read_as_text!(Time Percentage Rate Size Address Lan Endpoint Address6 Lan6 AnyEndpoint Skew Drift PortRange);
 
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -472,6 +534,7 @@ mod tests {
                 let _ = (Time::parse(&text), Percentage::parse(&text), Rate::parse(&text), Size::parse(&text));
                 let _ = (Address::parse(&text), Lan::parse(&text), Endpoint::parse(&text));
                 let _ = (Address6::parse(&text), Lan6::parse(&text), AnyEndpoint::parse(&text));
+                let _ = (Skew::parse(&text), Drift::parse(&text));
             }
         }
 

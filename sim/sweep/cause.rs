@@ -78,7 +78,7 @@ mod tests {
             met: false,
             reason: Some(reason.to_owned()),
             decided_at: Duration::from_secs(seconds),
-            decided_by: String::new(),
+            ..ExpectationOutcome::default()
         }
     }
 

@@ -96,8 +96,17 @@ fn the_shipped_scenarios_are_good() {
     let check = ran(grenache().arg("check").args(&folders));
     assert_eq!((check.code, check.stderr.as_str()), (0, ""));
     let entries = folders.iter().flat_map(|folder| fs::read_dir(folder).expect("the folder is there"));
-    let files = entries.filter(|entry| entry.as_ref().expect("it can be read").path().is_file()).count();
+    let files = entries.map(|entry| entry.expect("it can be read").path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).count();
     assert_eq!(check.stdout, format!("{files} scenario files checked: no problems\n"));
+}
+
+#[test]
+fn the_schema_is_printed_as_it_is_shipped() {
+    let schema = ran(grenache().arg("schema"));
+    assert_eq!((schema.code, schema.stderr.as_str()), (0, ""));
+    let shipped = fs::read_to_string(scenarios().join("scenario.schema.json")).expect("it is shipped");
+    assert_eq!(schema.stdout, shipped);
 }
 
 #[test]
@@ -178,6 +187,26 @@ fn files_that_would_share_an_event_log_are_refused() {
     let refused = ran(grenache().arg("run").arg("--out").arg(out.path()).args([a, b]));
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("the same event log"), "{}", refused.stderr);
+}
+
+#[test]
+fn what_decided_the_expectations_is_told() {
+    let folder = folder();
+    let json = folder.path().join("results.json");
+    let file = scenarios().join("simple-connection.toml");
+    let passed = ran(grenache().args(["run", "--explain", "--json"]).arg(&json).arg(file));
+    assert_eq!(passed.code, 0, "{}{}", passed.stdout, passed.stderr);
+    let by = "client got the reply \"world\" from server, direct";
+    assert!(passed.stdout.contains("met after 1.020 s: client gets the reply"), "{}", passed.stdout);
+    assert!(passed.stdout.contains(by), "{}", passed.stdout);
+    let report: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&json).expect("it is written")).expect("JSON");
+    let reply = &report["runs"][0]["expectations"][1];
+    assert_eq!(
+        (&reply["decided_by"], &reply["met"], &reply["file"]),
+        (&by.into(), &true.into(), &serde_json::Value::Null)
+    );
+    assert_eq!(reply["decided_at_ns"].as_u64().map(|ns| ns / 1_000_000), Some(1020));
 }
 
 #[test]

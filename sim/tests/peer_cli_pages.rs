@@ -18,7 +18,7 @@ fn commands() -> BTreeSet<String> {
 #[test]
 fn the_commands_are_those_for_daily_use_and_those_of_the_laboratory() {
     let daily = "announce lookup put get keygen request serve broker punch nat-check completions man";
-    let laboratory = "run check sweep merge shrink matrix grape grape-health grapes";
+    let laboratory = "run check diagram schema sweep merge shrink matrix grape grape-health grapes";
     let expected = daily.split(' ').chain(laboratory.split(' ')).map(str::to_owned).collect();
     assert_eq!(commands(), expected);
 }

@@ -428,7 +428,7 @@ rebind = "home"
 
 [[fault]]
 at = "1s"
-lasts = "1s"
+for = "1s"
 rebind = "home"
 
 [[fault]]
@@ -445,7 +445,7 @@ partition = [["server"], []]
 
 [[fault]]
 at = "1s"
-lasts = "1s"
+for = "1s"
 crash = "laptop"
 
 [[fault]]
@@ -593,7 +593,7 @@ crash = "server"
 
 [[fault]]
 at = "1s"
-lasts = "2s"
+for = "2s"
 crash = "laptop"
 
 [[fault]]
@@ -620,7 +620,7 @@ restart = "server"
 
 [[fault]]
 at = "3s"
-lasts = "6s"
+for = "6s"
 crash = "server"
 "#;
     scenario::parse("good.toml", &format!("{GOOD}{more}")).unwrap_or_else(|error| panic!("{error}"));
@@ -716,7 +716,7 @@ fn an_error_in_a_line_has_its_place() {
         .expect_err("two mistakes");
     assert_snapshot!(error, @r"
     some/file.toml:2:3: unknown key `adress`
-    some/file.toml:4:10: expected a text in quotes, found integer `1`
+    some/file.toml:4:10: expected a NAT's name in quotes, or a table of NATs with their shares, found integer `1`
     ");
 }
 

@@ -63,9 +63,6 @@ fn values_and_ways_that_are_wrong() {
 reply = { to = "laptop", value = 1, contains = 2 }
 within = "5s"
 [[expect]]
-reply = { to = "laptop", path = "relay" }
-within = "5s"
-[[expect]]
 reached = { by = "server" }
 within = "5s"
 [[expect]]
@@ -81,12 +78,6 @@ fn measures_without_a_limit_or_a_client() {
         r#"
 [[expect]]
 percentile = { of = "latency", to = "laptop" }
-within = "5s"
-[[expect]]
-percentile = { of = "speed", to = "laptop", p50 = "1s" }
-within = "5s"
-[[expect]]
-percentile = { of = "latency", to = "laptop", p42 = "1s" }
 within = "5s"
 [[expect]]
 percentile = { of = "connect", to = "laptop", p50 = "1s" }
@@ -111,9 +102,6 @@ within = "5s"
 [[expect]]
 bytes = { through = "server", at-most = "1 kB", at-least = "2 kB" }
 within = "5s"
-[[expect]]
-bytes = { through = "server", at-most = 1000 }
-within = "5s"
 "#
     ));
 }
@@ -137,6 +125,28 @@ within = "5s"
 [[expect]]
 all = [{ found = { at = "laptop", service = "rpc_tset" } }]
 within = "5s"
+"#
+    ));
+}
+
+#[test]
+fn words_that_are_none() {
+    assert_snapshot!(errors_with(
+        r#"
+[[expect]]
+bytes = { through = "server", at-most = 1000 }
+within = "5s"
+[[expect]]
+reply = { to = "laptop", path = "relay" }
+within = "5s"
+[[expect]]
+percentile = { of = "speed", to = "laptop", p50 = "1s" }
+within = "5s"
+[[expect]]
+percentile = { of = "latency", to = "laptop", p42 = "1s" }
+within = "5s"
+[[expect]]
+reply = { to = "laptop" }
 "#
     ));
 }

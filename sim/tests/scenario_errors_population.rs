@@ -39,6 +39,12 @@ behind = "few"
 [node.drawn]
 count = 5
 behind = { few = "50%", none = "50%" }
+"#
+    ));
+    assert_snapshot!(errors_with(
+        r#"
+[nat.few]
+count = 3
 [node.single]
 behind = "few"
 [[fault]]
@@ -56,10 +62,14 @@ fn shares_that_are_no_whole() {
 [node.peer]
 count = 5
 behind = { home = "50%", none = "40%" }
-[node.drawn]
-behind = { home = 50, none = "50%" }
 [node.lost]
 behind = { hom = "100%" }
+"#
+    ));
+    assert_snapshot!(errors_with(
+        r#"
+[node.drawn]
+behind = { home = 50, none = "50%" }
 [node.list]
 behind = ["home"]
 "#
@@ -94,6 +104,7 @@ service = "rpc_test_{n}"
 #[test]
 fn a_lan_too_small_for_all() {
     assert_snapshot!(errors_with("[node.peer]\ncount = 300\nbehind = \"home\"\n"));
+    assert_snapshot!(errors_with("[node.peer]\ncount = 40000\n[node.guest]\ncount = 40000\n"));
 }
 
 #[test]
@@ -103,7 +114,6 @@ fn a_mistake_is_told_once_and_not_of_each_member() {
 [node.peer]
 count = 10000
 link = "dls"
-adress = "1.2.3.4"
 [node.friend]
 count = 10000
 link = "dls"
@@ -122,6 +132,7 @@ within = "5s"
 "#,
     );
     assert_snapshot!(error);
+    assert_snapshot!(errors_with("[node.peer]\ncount = 10000\nadress = \"1.2.3.{n}\"\n"));
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use grenache_sim::scenario::model::{Answer, Dependence, ExpectationKind, PortAssignment, ProgramKind, Reach};
+use grenache_sim::scenario::model::{
+    Answer, Dependence, ExpectationKind, Hairpinning, PortAssignment, ProgramKind, Reach,
+};
 use grenache_sim::scenario::{self, Scenario};
 use insta::assert_debug_snapshot;
 use serde_json::json;
@@ -119,7 +121,7 @@ retries = 0
 
 [[fault]]
 at = "10s"
-lasts = "5s"
+for = "5s"
 partition = [["server"], ["laptop"]]
 
 [[fault]]
@@ -199,7 +201,7 @@ payload = 1
     let nat = &scenario.nats["home"];
     assert_eq!((nat.mapping, nat.filtering), (Dependence::EndpointIndependent, Dependence::AddressAndPortDependent));
     assert_eq!((nat.ports, nat.udp_timeout), (PortAssignment::Preserving, Duration::from_secs(120)));
-    assert_eq!((nat.lan.to_string(), nat.hairpinning), ("192.168.1.0/24".to_owned(), false));
+    assert_eq!((nat.lan.to_string(), nat.hairpinning), ("192.168.1.0/24".to_owned(), Hairpinning::None));
     assert_eq!(nat.address.to_string(), "198.51.100.2");
 
     let link = &scenario.links["perfect"];

@@ -11,7 +11,7 @@
 //!
 //! When a session ends, both sides are told: `{"grenache":"ended","token":"5f3a…"}`. What does not bear the side's own
 //! token is not the broker's, whatever address it seems to come from. A side that needs it no more says so, with its
-//! token, and ends it: `{"grenache":"leave","token":"5f3a…"}`.
+//! token, and ends it: `{"grenache":"leave","token":"5f3a…","pad":"000…"}`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -257,7 +257,7 @@ impl Rate {
     }
 }
 
-/// How long a claim is, in bytes: as long as its answer and the session's farewell together, which may go to an address
+/// How long a claim or a leave is, in bytes: as long as its answer and the session's farewell together, which may go to an address
 /// that was forged. A shorter one is dropped.
 pub(crate) const CLAIM_BYTES: usize = 160;
 
@@ -314,25 +314,28 @@ enum EndedTag {
 }
 
 impl Claim {
-    /// The datagram, padded.
+    /// A claim's datagram.
     pub(crate) fn encode(token: &str) -> Bytes {
-        let mut claim = Self { grenache: ClaimTag::Claim, token: token.to_owned(), pad: String::new() };
-        claim.pad.push('0');
-        claim.pad = "0".repeat((CLAIM_BYTES + 1).saturating_sub(to_json(&claim).len()).max(1));
-        to_json(&claim)
+        Self::padded(ClaimTag::Claim, token)
     }
 
     /// What a side says that needs the session no more.
     pub(crate) fn encode_leave(token: &str) -> Bytes {
-        to_json(&Self { grenache: ClaimTag::Leave, token: token.to_owned(), pad: String::new() })
+        Self::padded(ClaimTag::Leave, token)
+    }
+
+    fn padded(grenache: ClaimTag, token: &str) -> Bytes {
+        let mut claim = Self { grenache, token: token.to_owned(), pad: "0".to_owned() };
+        claim.pad = "0".repeat((CLAIM_BYTES + 1).saturating_sub(to_json(&claim).len()).max(1));
+        to_json(&claim)
     }
 
     /// A claim that may be answered, or a side's leave.
     fn parse(payload: &[u8]) -> Option<Self> {
         // What is forwarded is mostly µTP, which never begins like this.
-        let may_be_answered = payload.starts_with(b"{\"grenache\":\"claim\"") && payload.len() >= CLAIM_BYTES;
-        let is_leave = payload.starts_with(b"{\"grenache\":\"leave\"");
-        (may_be_answered || is_leave).then(|| serde_json::from_slice(payload).ok()).flatten()
+        let tags: [&[u8]; 2] = [b"{\"grenache\":\"claim\"", b"{\"grenache\":\"leave\""];
+        let may_be_answered = payload.len() >= CLAIM_BYTES && tags.iter().any(|tag| payload.starts_with(tag));
+        may_be_answered.then(|| serde_json::from_slice(payload).ok()).flatten()
     }
 }
 
@@ -456,7 +459,8 @@ mod tests {
             assert_eq!(session.on_datagram(now, at(from), &Claim::encode_leave(token)), Verdict::Drop);
         }
         let leave = Claim::encode_leave(&b);
-        assert!(leave.len() >= 2 * ENDED.len(), "both sides are told with no more than was received");
+        let told: usize = session.farewells().map(|(_, farewell)| farewell.len()).sum();
+        assert!(leave.len() >= told, "both sides are told with no more than was received");
         assert_eq!(session.on_datagram(now, at(B), &leave), Verdict::End(SessionEnd::Left));
         let mut unclaimed = Session::new(now, RelayConfig::default(), tokens());
         assert_eq!(unclaimed.on_datagram(now, at(B), &leave), Verdict::Drop);

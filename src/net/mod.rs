@@ -71,6 +71,12 @@ pub trait Network: fmt::Debug + Send + Sync + 'static {
 
     /// Takes note of something that happened. Called from the task that did it, in order.
     fn emit(&self, event: Event);
+
+    /// Whether events that only show how connections do are wanted too, as [`Event::UtpSample`]. Asked when an endpoint
+    /// is bound.
+    fn wants_samples(&self) -> bool {
+        false
+    }
 }
 
 /// A task started with [`Network::spawn`]. Dropping it ends the task.

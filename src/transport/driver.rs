@@ -183,6 +183,7 @@ impl Driver {
         let key = (conn.peer, state.core.receive_id());
         let gone = state.core.is_closed();
         let narrow = closed.is_some() && state.core.path_suspect();
+        let sample = if self.shared.samples && closed.is_none() { state.sample(now, conn.peer) } else { None };
         match state.core.poll_timeout() {
             Some(due) if state.armed.is_none_or(|armed| due < armed) => {
                 if let Some(armed) = state.armed.replace(due) {
@@ -199,6 +200,9 @@ impl Driver {
         }
         drop(state);
 
+        if let Some(sample) = sample {
+            self.shared.net.emit(sample);
+        }
         if connected {
             self.shared.net.emit(Event::UtpConnected { peer: conn.peer, initiator });
             if !initiator {

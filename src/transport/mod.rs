@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::broadcast;
@@ -34,6 +35,9 @@ pub const DATAGRAM_BACKLOG: usize = 1024;
 
 /// How many datagrams may wait to be sent; more are dropped and counted.
 pub const DATAGRAM_QUEUE: usize = 1024;
+
+/// How often a connection is sampled at most, where [`Network::wants_samples`](crate::net::Network::wants_samples).
+pub const SAMPLE_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The longest datagram that is not µTP that subscribers are given, in bytes: longer than any path without jumbo frames
 /// carries in one piece. Longer ones are dropped and counted.

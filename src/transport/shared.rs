@@ -17,7 +17,8 @@ use rand::RngExt;
 use tokio::sync::{Notify, broadcast};
 
 use super::cookie::Cookies;
-use super::{DATAGRAM_BACKLOG, Datagram, EndpointConfig, EndpointError, UtpStream};
+use super::{DATAGRAM_BACKLOG, Datagram, EndpointConfig, EndpointError, SAMPLE_INTERVAL, UtpStream};
+use crate::event::Event;
 use crate::limits::LimitCounts;
 use crate::net::{Net, Rng};
 use crate::source::{Source, source};
@@ -44,6 +45,7 @@ pub(super) struct Shared {
     pub(super) accepted: Notify,
     pub(super) ended: Notify,
     pub(super) datagrams: broadcast::Sender<Datagram>,
+    pub(super) samples: bool,
     inner: Mutex<Inner>,
 }
 
@@ -92,6 +94,8 @@ pub(super) struct ConnState {
     pub(super) dropped: bool,
     /// The driver's timer.
     pub(super) armed: Option<Instant>,
+    /// When the next sample is due.
+    pub(super) sample_due: Option<Instant>,
 }
 
 impl Shared {
@@ -116,6 +120,7 @@ impl Shared {
         };
         let limits = Arc::new(LimitCounts::new(&net));
         Self {
+            samples: net.wants_samples(),
             net,
             local,
             config,
@@ -168,7 +173,15 @@ impl Inner {
         self.next_serial += 1;
         let key = (peer, core.receive_id());
         let theirs = !core.is_initiator();
-        let state = ConnState { core, reader: None, writer: None, shutter: None, dropped: false, armed: None };
+        let state = ConnState {
+            core,
+            reader: None,
+            writer: None,
+            shutter: None,
+            dropped: false,
+            armed: None,
+            sample_due: None,
+        };
         let conn = Arc::new(Conn {
             peer,
             serial: self.next_serial,
@@ -225,6 +238,20 @@ impl Conn {
 }
 
 impl ConnState {
+    /// How the connection does, where it is time to tell.
+    pub(super) fn sample(&mut self, now: Instant, peer: SocketAddr) -> Option<Event> {
+        if !self.core.was_established() || self.sample_due.is_some_and(|due| now < due) {
+            return None;
+        }
+        self.sample_due = Some(now + SAMPLE_INTERVAL);
+        Some(Event::UtpSample {
+            peer,
+            window: self.core.congestion_window(),
+            in_flight: self.core.in_flight(),
+            rtt_us: self.core.round_trip_time().map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX)),
+        })
+    }
+
     pub(super) fn wake_all(&mut self) {
         for waker in [self.reader.take(), self.writer.take(), self.shutter.take()].into_iter().flatten() {
             waker.wake();

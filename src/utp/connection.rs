@@ -262,6 +262,16 @@ impl Connection {
         self.rtt.smoothed()
     }
 
+    /// How many bytes congestion control lets be in flight.
+    pub fn congestion_window(&self) -> usize {
+        self.congestion.window()
+    }
+
+    /// How many bytes were sent and are not acked.
+    pub fn in_flight(&self) -> usize {
+        self.sender.in_flight()
+    }
+
     /// Whether the connection died on a large packet and none has ever arrived: the path may not carry datagrams of
     /// [`Config::max_datagram`] bytes.
     pub fn path_suspect(&self) -> bool {

@@ -32,7 +32,7 @@ fn every_limit_names_a_test_that_there_is() {
         assert!(!tests.is_empty(), "no test: {limit}");
         for test in tests {
             let path = test.replace("::", "/");
-            let places = ["tests", "src"].map(|folder| root.join(folder).join(&path));
+            let places = ["tests", "src", "."].map(|folder| root.join(folder).join(&path));
             let found = places.iter().any(|place| has_tests(&place.with_extension("rs")) || has_tests(place));
             assert!(found, "there is no {test} with tests, which is to be that of {limit}");
         }

@@ -63,6 +63,12 @@ impl LinkState {
         }
         Ok((leaves_ns + latency_ns).max(now_ns + SHORTEST_DELAY_NS))
     }
+
+    /// What waits for the rate, and how long until all of it is on the line; `None` where there is no rate.
+    pub(crate) fn queued(&self, now_ns: u64) -> Option<(usize, u64)> {
+        let wait_ns = self.busy_until_ns.saturating_sub(now_ns);
+        self.rate.map(|rate| (bytes_in(wait_ns, rate), wait_ns))
+    }
 }
 
 /// How long a packet occupies the line, rounded up.

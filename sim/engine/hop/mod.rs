@@ -1,16 +1,18 @@
-//! What stands in a packet's way: links and NATs, each a state machine without I/O.
+//! What stands in a packet's way: links, NATs and firewalls, each a state machine without I/O.
 //!
 //! A hop is told the time and the packet, and answers with the packet's fate. It keeps no clock and starts nothing,
 //! so that the same code can stand between simulated hosts or between real ones.
 
+mod firewall;
 mod link;
 mod nat;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 
+pub(crate) use firewall::{FirewallRule, FirewallState};
 pub(crate) use link::LinkState;
-pub(crate) use nat::{Mapped, NatState, Note};
+pub(crate) use nat::{Headers, Mapped, NatState, Note, PMP_PORT};
 
 use super::packet::MTU;
 use crate::scenario::model::Dependence;
@@ -44,8 +46,24 @@ pub(crate) enum Rule {
     TooLarge,
     /// A partition separates sender and receiver.
     Partition,
+    /// A fault holds the link down.
+    LinkDown,
+    /// The NAT reboots.
+    NatReboots,
+    /// The host had this address, and has moved.
+    Moved(IpAddr),
+    /// The firewall refuses it.
+    Firewall(FirewallRule),
     /// The receiving host is down.
     HostDown,
+    /// Another host behind the NAT has sent there from the overloaded port.
+    PortOverloaded { port: u16, remote: SocketAddrV4 },
+    /// The host has as many of the NAT's mappings as it may.
+    TooManyMappings(u32),
+    /// The host's blocks of ports, which are as many as it may have, are full.
+    BlocksFull(u16),
+    /// The NAT translates addresses one to one, and has none for this host.
+    NoPublicAddress,
 }
 
 impl fmt::Display for Rule {
@@ -71,7 +89,15 @@ impl fmt::Display for Rule {
             Self::BacklogFull(connections) => write!(f, "backlog full ({connections} connections)"),
             Self::TooLarge => write!(f, "larger than the MTU of {MTU}"),
             Self::Partition => f.write_str("partition"),
+            Self::LinkDown => f.write_str("link is down"),
+            Self::NatReboots => f.write_str("nat reboots"),
+            Self::Moved(address) => write!(f, "host is no longer at {address}"),
+            Self::Firewall(rule) => rule.fmt(f),
             Self::HostDown => f.write_str("host is down"),
+            Self::PortOverloaded { port, remote } => write!(f, "another host has sent from port {port} to {remote}"),
+            Self::TooManyMappings(limit) => write!(f, "limit of {limit} mappings per host"),
+            Self::BlocksFull(blocks) => write!(f, "no free port in the host's {blocks} blocks"),
+            Self::NoPublicAddress => f.write_str("no public address for this host"),
         }
     }
 }

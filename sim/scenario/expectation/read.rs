@@ -9,7 +9,7 @@ use super::table::{BytesTable, ExpectTable, Frequency, PercentileTable};
 use super::words::in_words;
 use super::{Each, Expectation, ExpectationKind, Limits, Measure, Part, Percentile, ReplyValue, Times};
 use crate::scenario::error::{Problems, suggestion};
-use crate::scenario::expect::exactly_one;
+use crate::scenario::fault::exactly_one;
 use crate::scenario::model::Name;
 use crate::scenario::program::{check_service, endpoint};
 use crate::scenario::raw::{File, ProgramTable, Text};
@@ -53,12 +53,8 @@ impl Reader<'_> {
         let (table, span) = (table.get_ref(), table.span());
         let whole = Window { after: Duration::ZERO, within: self.limit };
         let mut window = self.window(table, whole, "the run");
-        match (&table.within, &self.file.head.within) {
-            (Some(_), _) => {}
-            (None, Some(within)) => window.within = within.get_ref().0,
-            (None, None) => {
-                self.problems.add(span.clone(), "the key `within` is missing");
-            }
+        if let (None, Some(within)) = (&table.within, &self.file.head.within) {
+            window.within = within.get_ref().0;
         }
         let kind = self.kind(table, span.clone(), window)?;
         let (line, file) = self.problems.line(&span);
@@ -342,8 +338,16 @@ impl Reader<'_> {
         if is_nat(name.get_ref()) {
             return Some(vec![name.get_ref().as_str().into()]);
         }
-        let what = if nats { "node or NAT" } else { "node" };
-        defined(self.problems, what, name, &self.topology.nodes).map(|name| vec![name])
+        if nats && !self.topology.nodes.contains_key(name.get_ref().as_str()) {
+            let names = self.topology.nodes.keys().chain(self.topology.nats.keys());
+            let names: Vec<&str> = names.map(|name| &**name).collect();
+            self.problems
+                .add(name.span(), format!("there is no node or NAT `{}`", name.get_ref()))
+                .help(suggestion("nodes and NATs in this file", name.get_ref(), &names))
+                .label("not defined");
+            return None;
+        }
+        defined(self.problems, "node", name, &self.topology.nodes).map(|name| vec![name])
     }
 
     fn is_population(&self, name: &str) -> bool {
@@ -363,5 +367,8 @@ fn kind_name(program: &ProgramTable) -> &'static str {
         ProgramTable::Broker(_) => "broker",
         ProgramTable::Worker(_) => "worker",
         ProgramTable::Client(_) => "client",
+        ProgramTable::StunServer(_) => "stun-server",
+        ProgramTable::NatProbe(_) => "nat-probe",
+        ProgramTable::Forward(_) => "forward",
     }
 }

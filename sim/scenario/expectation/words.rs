@@ -44,7 +44,7 @@ pub(super) fn in_words(kind: &ExpectationKind) -> String {
         ExpectationKind::Percentile { of, to, limits, .. } => {
             let limits: Vec<String> =
                 limits.iter().map(|(percentile, limit)| format!("{} ≤ {limit:?}", percentile.as_str())).collect();
-            format!("the {} of {} has {}", of.as_str(), to.called, limits.join(", "))
+            format!("the {} of {} has {}", of.as_str(), range(to), limits.join(", "))
         }
         ExpectationKind::Bytes { through, at_least, at_most } => {
             let bounds = match (at_least, at_most) {
@@ -75,8 +75,16 @@ fn joined(parts: &[Part], with: &str) -> String {
 fn subject(each: &Each) -> String {
     match each.names.as_slice() {
         [one] => one.to_string(),
-        all if all.len() == each.needed => format!("each of the {} {}", all.len(), each.called),
-        all => format!("{} of the {} {}", each.needed, all.len(), each.called),
+        all if all.len() == each.needed => format!("each of {}", range(each)),
+        _ => format!("{} of {}", each.needed, range(each)),
+    }
+}
+
+/// A population as its members are called: `client-1 to client-200`.
+fn range(each: &Each) -> String {
+    match each.names.len() {
+        1 => each.called.to_string(),
+        count => format!("{0}-1 to {0}-{count}", each.called),
     }
 }
 

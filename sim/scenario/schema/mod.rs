@@ -8,9 +8,12 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
 use super::expectation::table::ExpectTable;
+use super::fault::table::FaultTable;
+use super::firewall::FirewallTable;
+use super::nat::NatTable;
+use super::probing::{ForwardTable, NatProbeTable, StunServerTable};
 use super::raw::{
-    AnnounceTable, BrokerTable, ClientTable, FaultTable, GrapeTable, Head, LinkTable, LookupTable, NatTable, NodeTable,
-    WorkerTable,
+    AnnounceTable, BrokerTable, ClientTable, GrapeTable, Head, LinkTable, LookupTable, NodeTable, WorkerTable,
 };
 
 mod docs;
@@ -37,6 +40,7 @@ pub fn schema() -> String {
         ("nat", builder.table::<NatTable>("nat"), true),
         ("link", builder.table::<LinkTable>("link"), false),
         ("node", builder.table::<NodeTable>("node"), true),
+        ("firewall", builder.table::<FirewallTable>("firewall"), false),
     ] {
         if many {
             let count = json!({
@@ -59,6 +63,9 @@ pub fn schema() -> String {
         ("broker", builder.table::<BrokerTable>("broker")),
         ("worker", builder.table::<WorkerTable>("worker")),
         ("client", builder.table::<ClientTable>("client")),
+        ("stun-server", builder.table::<StunServerTable>("stun-server")),
+        ("nat-probe", builder.table::<NatProbeTable>("nat-probe")),
+        ("forward", builder.table::<ForwardTable>("forward")),
     ];
     for (run, table) in &programs {
         builder.add_property(table, "run", json!({ "const": run, "description": builder.docs.of("run", run) }));
@@ -107,7 +114,7 @@ impl Builder {
         });
         let remove = json!({
             "type": "array",
-            "items": { "type": "string", "pattern": r"^((nat|link|node|program|fault|expect)\..+|program|fault|expect)$" },
+            "items": { "type": "string", "pattern": r"^((nat|link|node|firewall|program|fault|expect)\..+|program|fault|expect)$" },
             "description": self.docs.of("top", "remove"),
         });
         top.insert("extends".to_owned(), extends);
@@ -125,7 +132,8 @@ impl Builder {
                 let keys = required.iter().filter(|key| *key != left_out);
                 keys.map(|key| (key.clone(), values::example(&self.definitions[name]["properties"][key]))).collect()
             };
-            let needed = |key: &str| toml::Table::try_from(example(key)).is_ok_and(|t| t.try_into::<T>().is_err());
+            let text = |left_out: &str| toml::to_string(&example(left_out)).unwrap_or_default();
+            let needed = |key: &str| toml::from_str::<T>(&text(key)).is_err();
             let required: Vec<Value> = required.iter().filter(|key| needed(key)).map(|key| json!(key)).collect();
             self.definitions[name]["required"] = json!(required);
         }

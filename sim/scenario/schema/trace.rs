@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt;
 
-use serde::de::value::{Error, StrDeserializer, UsizeDeserializer};
+use serde::de::value::{BorrowedStrDeserializer, Error, UsizeDeserializer};
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 /// How the names of [`toml::Spanned`]'s parts begin: its start, its end, its value.
@@ -159,7 +159,7 @@ impl<'de> MapAccess<'de> for Field<'_> {
     type Error = Error;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
-        self.name.take().map(|name| seed.deserialize(StrDeserializer::new(name))).transpose()
+        self.name.take().map(|name| seed.deserialize(BorrowedStrDeserializer::new(name))).transpose()
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, Error> {
@@ -178,7 +178,7 @@ impl<'de> MapAccess<'de> for Spanned<'_> {
     type Error = Error;
 
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, Error> {
-        let key = self.fields.get(self.read).map(|field| seed.deserialize(StrDeserializer::new(field)));
+        let key = self.fields.get(self.read).map(|field| seed.deserialize(BorrowedStrDeserializer::new(field)));
         self.read += 1;
         key.transpose()
     }
@@ -194,7 +194,8 @@ impl<'de> MapAccess<'de> for Spanned<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::raw::{FaultTable, LinkTable};
+    use crate::scenario::fault::table::FaultTable;
+    use crate::scenario::raw::LinkTable;
 
     #[test]
     fn types_say_what_they_read() {

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// A digit, or the number of a population's member, as a pattern.
+const D: &str = r"([0-9]|\{n\})";
+
 /// The units of quantities, as patterns.
 const TIME: &str = "us|µs|ms|s|min|h";
 const RATE: &str = "bit/s|kbit/s|Mbit/s|Gbit/s";
@@ -14,15 +17,19 @@ pub(super) fn schema(expected: &str) -> Value {
         return json!({ "type": "integer", "minimum": number(from), "maximum": number(to) });
     }
     let example = expected.split('"').nth(1).unwrap_or_default();
-    let quantity = |units: &str| text(&format!(r"^[0-9]+(\.[0-9]+)? *({units})$"), example);
+    let quantity = |units: &str| text(&format!(r"^{D}+(\.{D}+)? *({units})$"), example);
     match expected.split(" such as ").next().unwrap_or_default() {
         "a duration" => quantity(TIME),
         "a percentage" => quantity("%"),
         "a rate" => quantity(RATE),
         "a size" => quantity(SIZE),
-        "an IPv4 address" => text(r"^[0-9]{1,3}(\.[0-9]{1,3}){3}$", example),
-        "an IPv4 network" => text(r"^[0-9]{1,3}(\.[0-9]{1,3}){3}/[0-9]{1,2}$", example),
-        "an address with a port" => text(r"^.+:[0-9]{1,5}$", example),
+        "an IPv4 address" => text(&format!(r"^{D}+(\.{D}+){{3}}$"), example),
+        "an IPv4 network" => text(&format!(r"^{D}+(\.{D}+){{3}}/{D}+$"), example),
+        "a range of ports" => text(&format!("^{D}+-{D}+$"), example),
+        r#"true, false, "external-source" or "internal-source""# => {
+            json!({ "enum": [true, false, "external-source", "internal-source"] })
+        }
+        "an address with a port" => text(&format!("^.+:{D}+$"), example),
         "a count" => json!({
             "anyOf": [
                 { "type": "integer", "minimum": 1, "maximum": 1_000_000 },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use grenache_sim::engine::World;
 use grenache_sim::scenario::model::Dependence::{self, AddressAndPortDependent, AddressDependent, EndpointIndependent};
-use grenache_sim::scenario::model::PortAssignment;
+use grenache_sim::scenario::model::{Hairpinning, PortAssignment};
 use tokio::time::sleep;
 
 use crate::lab::{Lab, Socket, address, drops, ms, receive, receives, send, udp};
@@ -101,7 +101,9 @@ fn an_idle_mapping_is_removed_exactly_when_due() {
 fn neighbours_talk_over_their_lan_and_by_hairpin() {
     for hairpinning in [true, false] {
         let lab = Lab::new()
-            .nat_with("home", "198.51.100.1", |nat| nat.hairpinning = hairpinning)
+            .nat_with("home", "198.51.100.1", |nat| {
+                nat.hairpinning = if hairpinning { Hairpinning::ExternalSource } else { Hairpinning::None };
+            })
             .behind("home", "laptop", "192.168.1.2")
             .behind("home", "phone", "192.168.1.3")
             .node("one", "203.0.113.1");

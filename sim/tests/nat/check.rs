@@ -30,7 +30,7 @@ fn configured((mapping, filtering): Kind, ports: PortAssignment) -> Behaviour {
             Dependence::AddressAndPortDependent => Filtering::AddressAndPortDependent,
         },
         ports: match ports {
-            PortAssignment::Preserving => Ports::Preserving,
+            PortAssignment::Preserving | PortAssignment::Overloading => Ports::Preserving,
             PortAssignment::Contiguous => Ports::Contiguous(1),
             PortAssignment::Random => Ports::Random,
         },

@@ -11,4 +11,5 @@ mod crashed;
 mod oracle;
 mod pairs;
 mod peers;
+mod prober;
 mod relay;

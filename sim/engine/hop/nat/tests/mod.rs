@@ -1,8 +1,15 @@
-use bytes::Bytes;
+mod forwards;
+mod limits;
+mod ports;
+mod refresh;
+
+use std::collections::BTreeSet;
 
 use super::Dependence::{AddressAndPortDependent, AddressDependent, EndpointIndependent};
+use super::mapping::MAX_REMOTES;
+use super::ports::LOWEST_PORT;
 use super::*;
-use crate::engine::packet::Body;
+use crate::engine::seed;
 
 const S: u64 = 1_000_000_000;
 const ALL: [Dependence; 3] = [EndpointIndependent, AddressDependent, AddressAndPortDependent];
@@ -27,10 +34,17 @@ impl Rig {
     }
 
     fn with(change: impl FnOnce(&mut Nat)) -> Self {
-        let mut nat =
-            Nat { address: "198.51.100.10".parse().unwrap(), udp_timeout: Duration::from_secs(30), ..Nat::default() };
+        let address = "198.51.100.10".parse().unwrap();
+        let mut nat = Nat { address, udp_timeout: Duration::from_secs(30), ..Nat::default() };
         change(&mut nat);
-        Self { nat: NatState::new(&nat), rng: seed::stream(1, &["nat"]), notes: Vec::new() }
+        let nat = NatState::new(&nat, |purpose| seed::stream(1, &["nat", purpose]));
+        Self { nat, rng: seed::stream(1, &["nat"]), notes: Vec::new() }
+    }
+
+    /// The port that contiguous ones go on from.
+    fn given_last(&mut self, port: u16) {
+        let address = "198.51.100.10".parse().unwrap();
+        self.nat.ports.last_given.insert((Protocol::Udp, address, 0), port);
     }
 
     /// Sends from the inside; gives the external source.
@@ -46,9 +60,13 @@ impl Rig {
     }
 }
 
-fn packet(from: &str, to: &str) -> Ipv4Packet<'static> {
-    static EMPTY: Body = Body::Udp(Bytes::new());
-    Ipv4Packet { source: from.parse().unwrap(), destination: to.parse().unwrap(), body: &EMPTY }
+fn packet(from: &str, to: &str) -> Headers {
+    Headers { protocol: Protocol::Udp, source: from.parse().unwrap(), destination: to.parse().unwrap() }
+}
+
+/// The name of the mapping with this external port, of the only address.
+fn mapped(port: u16) -> Mapped {
+    Mapped { protocol: Protocol::Udp, address: "198.51.100.10".parse().unwrap(), port, sharer: 0 }
 }
 
 #[test]
@@ -106,7 +124,7 @@ fn a_refusal_names_its_rule() {
 fn rfc_4787_4_3_a_mapping_lives_its_lifetime_and_outbound_refreshes_it() {
     let mut rig = Rig::new(EndpointIndependent, EndpointIndependent);
     let external = rig.out(0, HOST, SERVER).unwrap();
-    let mapped = Mapped { protocol: Protocol::Udp, port: external.port() };
+    let mapped = mapped(external.port());
     let remote = None;
     let internal: SocketAddrV4 = HOST.parse().unwrap();
     assert_eq!(rig.notes, [Note::Created { mapped, internal, remote, expires_ns: 30 * S }]);
@@ -177,16 +195,15 @@ fn contiguous_ports_follow_each_other_whatever_the_internal_port() {
 #[test]
 fn contiguous_ports_wrap_at_the_top_skip_those_in_use_and_do_not_come_back_when_freed() {
     let mut rig = Rig::with(|nat| nat.ports = PortAssignment::Contiguous);
-    rig.nat.last_given.insert(Protocol::Udp, 65533);
+    rig.given_last(65533);
     let mut out = |now_ns, host: u8| rig.out(now_ns, &format!("192.168.1.{host}:9"), SERVER).unwrap().port();
     assert_eq!([out(0, 1), out(20 * S, 2), out(0, 3)], [65534, 65535, 1024]);
     // The mappings of 1 and 3 have ended: their ports are free, and yet not the next.
     assert_eq!(out(31 * S, 4), 1025);
     for port in [65534, 1024] {
-        let mapped = Mapped { protocol: Protocol::Udp, port };
-        assert_eq!(rig.nat.expire(31 * S, mapped, &mut rig.notes), None);
+        assert_eq!(rig.nat.expire(31 * S, mapped(port), &mut rig.notes), None);
     }
-    rig.nat.last_given.insert(Protocol::Udp, 65533);
+    rig.given_last(65533);
     let mut out = |now_ns, host: u8| rig.out(now_ns, &format!("192.168.1.{host}:9"), SERVER).unwrap().port();
     assert_eq!([out(32 * S, 5), out(32 * S, 6), out(32 * S, 7)], [65534, 1024, 1026], "65535 and 1025 are in use");
 }
@@ -204,7 +221,7 @@ fn where_contiguous_ports_begin_follows_from_the_seed() {
 
 #[test]
 fn rfc_4787_6_a_hairpinned_packet_has_the_external_source() {
-    let mut rig = Rig::with(|nat| nat.hairpinning = true);
+    let mut rig = Rig::with(|nat| nat.hairpinning = Hairpinning::ExternalSource);
     let other = "192.168.1.3:6000";
     let (external, other_external) =
         (rig.out(0, HOST, SERVER).unwrap(), rig.out(0, other, SERVER).unwrap().to_string());
@@ -226,7 +243,7 @@ fn rebinding_forgets_everything_and_changes_the_ports() {
     let mut rig = Rig::new(EndpointIndependent, EndpointIndependent);
     let before = rig.out(0, HOST, SERVER).unwrap();
     rig.notes.clear();
-    rig.nat.rebind(&mut rig.notes);
+    rig.nat.rebind(0, &mut rig.notes);
     assert!(matches!(&rig.notes[..], [Note::Removed { reason, .. }] if reason == "rebinding"));
     assert_eq!(rig.back(1, SERVER, before), Err(Rule::NoMapping(5000)));
     let after = rig.out(2, HOST, SERVER).unwrap();
