@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::oracle::{Kind, Theory, theory};
 use crate::scenario::Scenario;
-use crate::scenario::model::{Each, ExpectationKind, Name, Nat, ProgramKind, Reach, Times};
+use crate::scenario::model::{Each, ExpectationKind, Name, Nat, PortAssignment, ProgramKind, Reach, Times};
 
 /// A NAT that forgets its mappings sooner than this may do so between two punches.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +82,9 @@ fn nat_of<'a>(scenario: &'a Scenario, node: &Name) -> Result<(&'a Name, &'a Nat)
     }
     if nat.udp_timeout < SHORTEST_TIMEOUT {
         return Err(format!("{name} forgets its mappings after {:?}", nat.udp_timeout));
+    }
+    if ![PortAssignment::Preserving, PortAssignment::Contiguous, PortAssignment::Random].contains(&nat.ports) {
+        return Err(format!("{name} assigns ports in a way that theory does not know"));
     }
     let plain = Nat {
         address: nat.address,

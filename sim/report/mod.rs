@@ -6,7 +6,7 @@
 //! | [`Run`] | a run as it is reported: its outcome, where from, how long it took |
 //! | [`EventLog`] | `events.jsonl`: each event of a run as a line of JSON |
 //! | [`Capture`] | `capture.pcapng`: each packet at each side that it passed |
-//! | [`lockstep`] | two runs of the same at once, and the first event that differs |
+//! | [`lockstep()`] | two runs of the same at once, and the first event that differs |
 //! | [`picture`] | what pictures of a run are drawn from |
 //! | [`report`] | `report.html`: a run as a page |
 //! | [`Trail`] | the last events that matter, for the story of a failure |

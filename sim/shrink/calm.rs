@@ -11,7 +11,7 @@ pub enum Calm {
     Faults,
     /// Its faults, and all that its links do but take time.
     Links,
-    /// Those, and what its NATs keep out.
+    /// Those, and what its NATs and firewalls keep out.
     Nats,
     /// It fails even so: nothing but the cause tells that a smaller one fails in the same way.
     Never,
@@ -32,8 +32,12 @@ impl Calm {
             each(&mut calm, "link", |link| keep_only(link, &["latency"]));
         }
         if self == Self::Nats {
+            calm.remove("firewall");
+            each(&mut calm, "node", |node| {
+                node.remove("firewall");
+            });
             each(&mut calm, "nat", |nat| {
-                keep_only(nat, &["address", "address6", "lan", "lan6", "behind", "link"]);
+                keep_only(nat, &["address", "addresses", "address6", "lan", "lan6", "behind", "link", "count"]);
                 for key in ["mapping", "filtering"] {
                     nat.insert(key, value("endpoint-independent"));
                 }

@@ -6,7 +6,7 @@ use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value};
 pub(super) const LISTS: [&str; 3] = ["fault", "program", "expect"];
 
 /// The kinds of named tables.
-pub(super) const KINDS: [&str; 3] = ["node", "nat", "link"];
+pub(super) const KINDS: [&str; 4] = ["node", "nat", "link", "firewall"];
 
 /// How many tables a list has.
 pub(super) fn count(tables: &DocumentMut, list: &str) -> usize {
@@ -33,7 +33,7 @@ pub(super) fn without_some(tables: &DocumentMut, list: &str, goes: impl Fn(usize
     cut
 }
 
-/// Without a node, NAT or link, and without what names it: programs and faults go, hosts move to where it was. The
+/// Without a node, NAT, link or firewall, and without what names it: programs and faults go, hosts move to where it was. The
 /// expectation `keep` stays as it is.
 pub(super) fn without_named(tables: &DocumentMut, kind: &str, name: &str, keep: Option<usize>) -> DocumentMut {
     let mut cut = tables.clone();
@@ -42,7 +42,7 @@ pub(super) fn without_named(tables: &DocumentMut, kind: &str, name: &str, keep: 
         cut.remove(kind);
     }
     match kind {
-        "link" => drop_references(&mut cut, "link", name, None),
+        "link" | "firewall" => drop_references(&mut cut, kind, name, None),
         "nat" => {
             let outer = removed.as_ref().and_then(|nat| nat.get("behind")?.as_str()).map(str::to_owned);
             drop_references(&mut cut, "behind", name, outer.as_deref());
@@ -91,7 +91,7 @@ fn forget_in_list(tables: &mut DocumentMut, list: &str, name: &str, keep: Option
         let goes = match list {
             "program" => table.get("node").and_then(Item::as_str) == Some(name),
             "expect" => table.iter().any(|(_, item)| mentions(item, name)),
-            _ => table.iter().any(|(_, item)| item.as_str() == Some(name)),
+            _ => table.iter().any(|(_, item)| !item.is_array() && mentions(item, name)),
         };
         if goes || !forget(table, name) {
             all.remove(index);

@@ -14,7 +14,8 @@ use crate::sweep::document::Document;
 use crate::sweep::play::play;
 
 /// Durations and numbers that are made smaller where they cannot go. The others are names, or mean something else.
-const SHRINKABLE: [&str; 9] = ["at", "lasts", "for", "every", "start", "time-limit", "requests", "retries", "count"];
+const SHRINKABLE: [&str; 10] =
+    ["at", "lasts", "for", "every", "times", "start", "time-limit", "requests", "retries", "count"];
 
 /// Shrinks a scenario that fails with this seed, in at most `runs` runs, or until `stop` says so. `progress` is shown
 /// how many runs there were and how many lines are left.
