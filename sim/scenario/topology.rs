@@ -41,8 +41,7 @@ pub(super) struct Topology {
 pub(super) fn topology(problems: &mut Problems, file: &File, seed: u64) -> Topology {
     check_names(problems, file);
     draw::check_names(problems, file);
-    let mut topology = Topology::default();
-    topology.links = super::link::links(problems, file);
+    let mut topology = Topology { links: super::link::links(problems, file), ..Topology::default() };
     let uplink = file.head.uplink.as_ref().and_then(|link| defined(problems, "link", link, &topology.links));
     let nat_names: BTreeMap<Name, ()> = file.nats.iter().map(|(name, _)| (shared(name), ())).collect();
     let mut unnamed = Unnamed::default();

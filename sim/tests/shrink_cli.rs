@@ -115,7 +115,7 @@ retries = 3
 
 [[fault]]
 at = "2s"
-lasts = "1s"
+for = "1s"
 partition = [["laptop"], ["client", "bystander"]]
 
 [[fault]]
@@ -128,12 +128,12 @@ crash = "worker"
 
 [[fault]]
 at = "4s"
-lasts = "2s"
+for = "2s"
 crash = "bystander"
 
 [[fault]]
 at = "6s"
-lasts = "1s"
+for = "1s"
 partition = [["server"], ["bystander"]]
 
 [[expect]]

@@ -29,7 +29,7 @@ fn behind(file: &File, topology: &Topology, nat: &Name) -> Vec<(Text, Ipv4Addr)>
 
 /// Resolves the forwards of each NAT.
 pub(in super::super) fn forwards(problems: &mut Problems, file: &File, topology: &mut Topology) {
-    for (name, table) in &file.nats {
+    for (name, table) in file.nats.iter().filter(|(_, table)| !table.forward.is_empty()) {
         let name = shared(name);
         let hosts = behind(file, topology, &name);
         let forwards = of_one(problems, table, &name, &hosts, topology);
