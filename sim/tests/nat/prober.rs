@@ -190,7 +190,8 @@ fn another_nat_is_not_taken_for_it() {
     let nat = Nat { hairpinning: Hairpinning::ExternalSource, udp_timeout: Duration::from_secs(30), ..Nat::default() };
     let report = found(&behind(&nat), config()).unwrap();
     assert_eq!(disagreements(&nat, &report), [""; 0]);
-    let others: [(&str, fn(&mut Nat)); 8] = [
+    type Change = (&'static str, fn(&mut Nat));
+    let others: [Change; 8] = [
         ("mapping", |nat| nat.mapping = Dependence::AddressDependent),
         ("filtering", |nat| nat.filtering = Dependence::AddressDependent),
         ("ports", |nat| nat.ports = PortAssignment::Contiguous),
