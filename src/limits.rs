@@ -92,6 +92,7 @@
 //! | [`ConnectConfig::peers`](crate::connect::ConnectConfig::peers) that are tried one after the other, [`ConnectConfig::timeout`](crate::connect::ConnectConfig::timeout) of it all | 4, 35 s | the attempt fails | `sim/tests/nat` |
 //! | [`MAX_BROKERS`](crate::connect::MAX_BROKERS) that a service registers with; [those asked](crate::nat::MAX_BROKERS) about a NAT | 4; 8 | the others are left out | `connect` |
 //! | [`MAX_PUNCHED`](crate::broker::MAX_PUNCHED) addresses of a broker's answer | 100 | the others are not punched | `broker` |
+//! | claims of a place in a relay whose other side is not there | 100, in 5 s | the relay is given up | `connect::relayed` |
 //! | [`PROBE_BYTES`](crate::nat::probe::PROBE_BYTES) of a NAT probe; its answer is no longer | 192 | a shorter one is not answered | `nat::probe` |
 //!
 //! # A Grape and its client: [`grape`](crate::grape), [`link`](crate::link)
@@ -112,8 +113,7 @@
 //!
 //! # Without a test of their own
 //!
-//! What one attempt to connect takes from its peer: 4 addresses that are tried directly, 8 that are met at, 100 answers of
-//! a relay whose other side is not there, 64 signals that wait to be looked at, 256 calls that are remembered, 500
+//! What one attempt to connect takes from its peer: 4 addresses that are tried directly, 8 that are met at, 64 signals that wait to be looked at, 256 calls that are remembered, 500
 //! addresses whose punches are. In a Grape: 256 calls that wait for its node, 32 batches that wait for the socket, 256 each
 //! of candidates and of answers that a search keeps.
 

@@ -8,7 +8,7 @@ use grenache::utp::{Batch, Config, Connection, Seq};
 /// The first DATA packet's number.
 const FIRST: u16 = 0xfff0;
 
-/// How many packets after one out of order are acked one by one.
+/// How many packets from one out of order on are acked one by one.
 const QUICK_ACKS: u16 = 16;
 
 fn data(number: u16) -> Repr<'static> {

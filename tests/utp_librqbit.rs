@@ -43,8 +43,11 @@ const FIRST: u32 = 3;
 /// How long that crate may take to connect there: it sends its SYN only once, and waits without end where it was lost.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How often a part is tried. Some one of seven tries comes to nothing, and one of three where that crate connects; more
-/// on a loaded machine, where ours may give an id up that it is then answered with, which ends that crate's connection.
+/// How often a part is tried. Some one of seven tries comes to nothing, and one of three where that crate connects. More do
+/// on a loaded machine where ours connects: after three SYNs without an answer, 1.75 s, ours goes on with another id, for
+/// which nobody accepts here. That crate's connection is the first id's; our RESETs do not end it, for they carry the id
+/// that it sends with, and it knows connections by the other. It ends once its SYN-ACK was sent 30 times, after 6 s, if
+/// the try is not over before.
 const TRIES: u64 = 20;
 
 async fn librqbit() -> Arc<UtpSocketUdp> {

@@ -3,12 +3,13 @@
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::task::ready;
 
 use tokio::time::{Instant, timeout_at};
 
 use super::relay::{RelayConfig, Session, SessionEnd, Verdict};
 use crate::event::Event;
-use crate::net::{Net, RecvMeta, Task, Transmit, UdpSocket};
+use crate::net::{Net, ReceivePause, RecvMeta, Task, Transmit, UdpSocket};
 use crate::places::Place;
 
 /// How many bytes a receive buffer needs for each datagram that it may be filled with.
@@ -40,14 +41,26 @@ pub(super) fn open(
 
 async fn run(mut session: Session, socket: &dyn UdpSocket) -> (Session, &'static str) {
     let mut buffer = vec![0; socket.max_receive_segments().max(1) * BYTES_PER_SEGMENT];
+    let mut pause = ReceivePause::default();
     loop {
         let mut meta = [RecvMeta::default()];
-        let receiving = poll_fn(|cx| socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta));
+        let receiving = poll_fn(|cx| {
+            ready!(pause.poll_over(cx));
+            let received = socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buffer)], &mut meta);
+            if received.is_pending() {
+                pause.passed();
+            }
+            received
+        });
         match timeout_at(session.idle_at().into(), receiving).await {
             Err(_) => return (session, SessionEnd::Idle.reason()),
             // An error speaks of a datagram sent earlier: its side is gone, and the session will be idle.
-            Ok(Err(error)) => tracing::debug!(%error, "relaying"),
+            Ok(Err(error)) => {
+                pause.failed();
+                tracing::debug!(%error, "relaying");
+            }
             Ok(Ok(_)) => {
+                pause.passed();
                 let RecvMeta { source, len, stride } = meta[0];
                 let received = &buffer[..len.min(buffer.len())];
                 for payload in received.chunks(stride.max(1)) {

@@ -29,6 +29,10 @@ use crate::punch::Puncher;
 use crate::rpc::PeerRpcClient;
 use crate::transport::Endpoint;
 
+/// Why a caller is not helped whose fresh socket has another address than it is registered with, as behind a NAT with
+/// several (RFC 4787, 4.1: pooling): it is told, for one who says nothing is taken for gone.
+const ELSEWHERE: &str = "your fresh socket has another address than you are registered with";
+
 /// How long a fresh socket without connections is kept.
 const KEPT_UNUSED: Duration = Duration::from_secs(60);
 
@@ -304,7 +308,7 @@ impl Attempt {
                 join(self.answer(call.id, None, None), meeting).await;
             }
             Plan::Predict => {
-                let Some(at) = at else { return };
+                let Some(at) = at else { return self.answer(call.id, None, Some(ELSEWHERE)).await };
                 let shots = || Shots::repeat(now(), around(self.own, call.nat, at));
                 self.expected(call.id, config.punch_timeout, place, using, shots).await;
             }
@@ -317,7 +321,7 @@ impl Attempt {
                 self.expected(call.id, config.many_ports_timeout(), place, using, ports).await;
             }
             Plan::ManyPorts(Opener::Peer) => {
-                let Some(at) = at else { return };
+                let Some(at) = at else { return self.answer(call.id, None, Some(ELSEWHERE)).await };
                 let volley = Volley::open(self.host.net(), &mut self.host.rng(), config.sockets, at);
                 let Ok(volley) = volley else {
                     return self.answer(call.id, None, Some("it cannot open many sockets")).await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use super::report::{ConnectReport, FailedRung};
 use crate::broker::Entry;
 use crate::event::Event;
 use crate::nat::Behaviour;
+use crate::source::{Source, source};
 
 /// What a climb is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,15 +241,15 @@ async fn choose(
     if among.is_empty() {
         return Err(None);
     }
-    // By address first, and an untried one: whoever registers many times from one does not hide the others.
-    let tried_at = |ip: &IpAddr| tried.iter().any(|other| other.ip() == *ip);
-    let mut sources: BTreeSet<IpAddr> = among.iter().map(|entry| entry.address).collect();
-    if sources.iter().any(|ip| !tried_at(ip)) {
-        sources.retain(|ip| !tried_at(ip));
+    // By source first, and an untried one: whoever registers many times from one does not hide the others.
+    let tried_at = |of: &Source| tried.iter().any(|other| source(other.ip()) == *of);
+    let mut sources: BTreeSet<Source> = among.iter().map(|entry| source(entry.address)).collect();
+    if sources.iter().any(|of| !tried_at(of)) {
+        sources.retain(|of| !tried_at(of));
     }
     let random = |below| host.rng().random_range(0..below);
-    let source = sources.iter().nth(random(sources.len()));
-    among.retain(|entry| Some(&entry.address) == source);
+    let drawn = sources.iter().nth(random(sources.len())).copied();
+    among.retain(|entry| Some(source(entry.address)) == drawn);
     // Nothing is drawn where there is no choice.
     let nth = if among.len() > 1 { random(among.len()) } else { 0 };
     let mut chosen = among[nth].clone();

@@ -130,7 +130,7 @@ impl ConnectConfig {
         Self { relay, ..self }
     }
 
-    /// How long a relay may take to be there (default 5 s).
+    /// How long a relay may take to be there (default 5 s, which is also the most that has an effect).
     pub fn relay_timeout(self, timeout: Duration) -> Self {
         Self { relay_timeout: timeout.min(LONGEST_WAIT), ..self }
     }

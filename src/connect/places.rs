@@ -13,6 +13,7 @@ use super::presence::Plan;
 use crate::limits::SourceRates;
 use crate::net::Task;
 use crate::places::{self, Places};
+use crate::source::{Source, source};
 
 /// How many callers are helped at once; further ones are refused.
 pub const MAX_ATTEMPTS: usize = 16;
@@ -38,8 +39,8 @@ pub const MANY_PORTS_TOTAL_BURST: u32 = 16;
 /// ... and how soon once more from then on.
 pub const MANY_PORTS_TOTAL_EVERY: Duration = Duration::from_secs(1);
 
-/// How many fresh sockets and relays are kept for callers that were helped. At the limit one goes of the source (an IP
-/// address) that has most: one without connections, or its oldest where all have some.
+/// How many fresh sockets and relays are kept for callers that were helped. At the limit one goes of the source
+/// ([`limits`](crate::limits)) that has most: one without connections, or its oldest where all have some.
 pub const MAX_KEPT: usize = 256;
 
 /// What was done for callers and goes on by itself.
@@ -50,12 +51,13 @@ pub(super) struct Kept(VecDeque<Keep>);
 struct Keep {
     task: Task,
     /// The caller's.
-    source: IpAddr,
+    source: Source,
     in_use: watch::Receiver<bool>,
 }
 
 impl Kept {
-    pub(super) fn push(&mut self, task: Task, source: IpAddr, in_use: watch::Receiver<bool>) {
+    pub(super) fn push(&mut self, task: Task, address: IpAddr, in_use: watch::Receiver<bool>) {
+        let source = source(address);
         self.0.retain(|kept| !kept.task.is_finished());
         if self.0.len() >= MAX_KEPT {
             let mut counts = BTreeMap::from([(source, 1)]);
@@ -206,7 +208,7 @@ mod tests {
             let (keep, in_use) = watch::channel(used);
             kept.push(net.spawn(Box::pin(std::future::pending())), source(n), in_use);
             drop(keep);
-            let of = |n| kept.0.iter().filter(|kept| kept.source == source(n)).count();
+            let of = |n| kept.0.iter().filter(|kept| kept.source == crate::source::source(source(n))).count();
             (of(1), of(2))
         };
         push(2, true);
@@ -215,7 +217,7 @@ mod tests {
         for _ in 0..2 * MAX_KEPT {
             push(1, true);
         }
-        assert_eq!(push(1, true), (MAX_KEPT - 2, 2), "all of the other's are in use, and yet they go");
+        assert_eq!(push(1, true), (MAX_KEPT - 2, 2), "its own go, though all are in use");
         for _ in 0..MAX_KEPT {
             push(2, true);
         }

@@ -16,6 +16,9 @@ const CLAIM_EVERY: Duration = Duration::from_millis(50);
 /// How often it is claimed after that, which keeps the NAT's mapping and tells a new one.
 const KEEP_EVERY: Duration = Duration::from_secs(10);
 
+/// How soon it is claimed again where the last claim was not answered: one that is lost must not end what goes on.
+const AGAIN_EVERY: Duration = Duration::from_secs(1);
+
 /// After how long without an answer the relay is gone.
 const GONE_AFTER: Duration = Duration::from_secs(25);
 
@@ -44,14 +47,20 @@ pub(super) async fn hold(endpoint: Endpoint, relay: SocketAddr, token: String, r
             }
             claims += 1;
             endpoint.send_datagram(relay, claim.clone());
-            next = Instant::now() + if is_ready { KEEP_EVERY } else { CLAIM_EVERY };
+            let every = match is_ready {
+                false => CLAIM_EVERY,
+                true if answered.elapsed() >= KEEP_EVERY => AGAIN_EVERY,
+                true => KEEP_EVERY,
+            };
+            next = Instant::now() + every;
         }
         match timeout_at(next, datagrams.recv()).await {
             Ok(Ok(datagram)) if datagram.from == relay => match Heard::parse(&datagram.payload, &token) {
                 Some(Heard::Ended) => return,
                 Some(Heard::Claimed { ready: there }) => {
                     answered = Instant::now();
-                    if there && !ready.send_replace(true) {
+                    if there {
+                        ready.send_replace(true);
                         next = answered + KEEP_EVERY;
                     }
                 }

@@ -220,10 +220,13 @@ impl Inner {
     }
 
     /// A receive id that no connection with `peer` has. There are fewer connections than ids: one is free, and found
-    /// by counting on from a random one. The next id up is avoided too where possible, since a RESET may carry it.
+    /// by counting on from a random one. The ids beside it are avoided too where possible, since a RESET may carry one.
     pub(super) fn free_id(&mut self, peer: SocketAddr) -> Option<u16> {
         let start: u16 = self.rng.random();
-        (0..=u16::MAX).map(|step| start.wrapping_add(step)).find(|id| !self.connections.contains_key(&(peer, *id)))
+        let ids = || (0..=u16::MAX).map(|step| start.wrapping_add(step));
+        let is_free = |id: u16| !self.connections.contains_key(&(peer, id));
+        let is_apart = |id: &u16| is_free(*id) && is_free(id.wrapping_add(1)) && is_free(id.wrapping_sub(1));
+        ids().find(is_apart).or_else(|| ids().find(|id| is_free(*id)))
     }
 
     pub(super) fn random_seq(&mut self) -> Seq {

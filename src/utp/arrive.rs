@@ -12,7 +12,7 @@ use super::wire::{Kind, Repr};
 /// A longer round trip by the timestamps is taken for nonsense, as peers without a clock would send.
 const MAX_ECHOED_ROUND_TRIP: Duration = Duration::from_secs(15);
 
-/// How many packets are acked one by one, even those of one batch, after one that was out of order, filled a gap or had
+/// How many packets are acked one by one, even those of one batch, from one on that was out of order, filled a gap or had
 /// come before (RFC 5681, 4.2 asks for an ack of each of these; Linux's TCP goes on with the next 16 too). One ack for
 /// a batch tells a sender that recovers as much, but is lost as a whole, and swallows the duplicates that others count.
 const QUICK_ACKS: u32 = 16;

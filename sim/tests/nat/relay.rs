@@ -1,6 +1,6 @@
 //! Relays, and the way out of them.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use grenache::broker::RelayConfig;
@@ -10,6 +10,7 @@ use grenache::rpc::{RequestOptions, RpcError};
 use grenache_sim::engine::World;
 use grenache_sim::event::{Event, Record};
 use grenache_sim::scenario::model::Dependence::{AddressAndPortDependent, EndpointIndependent};
+use grenache_sim::scenario::model::Pooling;
 use grenache_sim::scenario::model::PortAssignment::{Preserving, Random};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -143,6 +144,29 @@ fn a_broker_takes_its_relays_along() {
 }
 
 #[test]
+fn a_caller_whose_sockets_have_different_public_addresses_still_gets_through() {
+    // RFC 4787, 4.1: a NAT with arbitrary pooling. The worker's side refuses to open many sockets towards an address that
+    // the caller is not registered with; the caller must not take it for gone.
+    let rungs = (1..=12).map(|seed| {
+        let mut lab = homes(CONE, SYMMETRIC, [Preserving, Random], seed);
+        let cafe = lab.nats.get_mut("cafe").unwrap();
+        cafe.pooling = Pooling::Arbitrary;
+        cafe.more_addresses = (21..24).map(|last| Ipv4Addr::new(198, 51, 100, last)).collect();
+        let (rung, _) = lab.run(async |world: World| {
+            let _brokers = [broker(&world, "one", Some(RelayConfig::default())), broker(&world, "two", None)];
+            let _worker = worker(&world, "laptop");
+            let connection = connector(&world, "phone", config()).connect(SERVICE).await.unwrap();
+            asks(&connection, json!(1)).await;
+            connection.rung()
+        });
+        rung
+    });
+    let rungs: Vec<Rung> = rungs.collect();
+    assert!(rungs.iter().all(|rung| [Rung::ManyPorts, Rung::Relay].contains(rung)), "{rungs:?}");
+    assert!(rungs.contains(&Rung::Relay), "{rungs:?}");
+}
+
+#[test]
 fn strangers_get_nothing_out_of_a_relay() {
     let lab = symmetric().node("stranger", "203.0.113.66");
     let (heard, _) = lab.run(async |world: World| {
@@ -151,7 +175,9 @@ fn strangers_get_nothing_out_of_a_relay() {
         let connection = connector(&world, "phone", config()).connect(SERVICE).await.unwrap();
         assert_eq!(connection.rung(), Rung::Relay);
         let stranger = crate::lab::udp(&world, "stranger", 9);
-        for payload in [&b"hello"[..], br#"{"grenache":"claim","token":"00000000000000000000000000000000"}"#] {
+        // As long as a claim that is answered.
+        let claim = format!(r#"{{"grenache":"claim","token":"{}","pad":"{}"}}"#, "0".repeat(32), "0".repeat(100));
+        for payload in [&b"hello"[..], claim.as_bytes()] {
             crate::lab::send(&stranger, connection.address(), payload).await;
         }
         crate::lab::receives(&stranger).await
