@@ -44,6 +44,12 @@ pub(super) struct ShrinkArgs {
 
 pub(super) fn run(terminal: &mut Terminal, args: &ShrinkArgs) -> Exit {
     let Some(document) = files::document(terminal, &args.file, &args.set) else { return Exit::WRONG };
+    let output = args.output.clone().unwrap_or_else(|| args.file.with_extension("min.toml"));
+    if output.canonicalize().is_ok_and(|there| args.file.canonicalize().is_ok_and(|file| file == there)) {
+        terminal.error(format_args!("error: {} would be overwritten by what is left of it", output.display()));
+        terminal.error("help: name another file with --output");
+        return Exit::WRONG;
+    }
     let seed = match (args.seed, document.scenario()) {
         (Some(seed), _) => seed,
         (None, Ok(scenario)) => scenario.seed,
@@ -67,7 +73,6 @@ pub(super) fn run(terminal: &mut Terminal, args: &ShrinkArgs) -> Exit {
             return Exit::WRONG;
         }
     };
-    let output = args.output.clone().unwrap_or_else(|| args.file.with_extension("min.toml"));
     let replay = run_command(&output);
     let lines = count_lines(document.text());
     let file = args.file.display().to_string();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::oracle::{Kind, Theory, theory};
 use crate::scenario::Scenario;
-use crate::scenario::model::{Each, ExpectationKind, Name, Nat, PortAssignment, ProgramKind, Reach, Times};
+use crate::scenario::model::{Dependence, Each, ExpectationKind, Name, Nat, PortAssignment, ProgramKind, Reach, Times};
 
 /// A NAT that forgets its mappings sooner than this may do so between two punches.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,6 +50,10 @@ pub fn fit(scenario: &Scenario) -> Result<Fit, String> {
     let (worker_name, worker_nat) = nat_of(scenario, &worker.node)?;
     if client_name == worker_name {
         return Err("client and worker are behind the same NAT".to_owned());
+    }
+    let depends = |nat: &Nat| nat.mapping != Dependence::EndpointIndependent;
+    if !scenario.links.is_empty() && depends(client_nat) && depends(worker_nat) {
+        return Err("both map by destination, so that it depends on the links which punches are heard first".to_owned());
     }
     let kind = |nat: &Nat| Kind { mapping: nat.mapping, filtering: nat.filtering, ports: nat.ports };
     let (client_kind, worker_kind) = (kind(client_nat), kind(worker_nat));

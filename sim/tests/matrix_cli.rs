@@ -101,3 +101,13 @@ fn theory_is_not_asked_where_it_does_not_know() {
     assert_eq!(kind.code, Some(2));
     assert!(kind.stderr.contains("MAPPING/FILTERING"), "{}", kind.stderr);
 }
+
+#[test]
+fn theory_says_nothing_where_links_decide_who_is_heard_first() {
+    let mut command = grenache();
+    command.arg("matrix").arg(scenario("broker-both-nat-lossy.toml")).args(["--seeds", "0..3"]);
+    command.args(["--rows", "nat.home=apd/ei", "--columns", "nat.cafe=ad/ei"]);
+    let both = ran(&mut command);
+    assert_eq!(both.code, Some(0), "{}", both.stdout);
+    assert!(!both.stdout.contains("DISAGREES"), "{}", both.stdout);
+}

@@ -241,6 +241,16 @@ fn what_passes_is_not_shrunk() {
 }
 
 #[test]
+fn a_file_is_not_overwritten_by_what_is_left_of_it() {
+    let folder = folder();
+    let file = planted(&folder);
+    let onto = ran(grenache().arg("shrink").arg(&file).arg("--output").arg(folder.path().join("./planted.toml")));
+    assert_eq!((onto.code, onto.stdout.as_str()), (Some(2), ""));
+    assert!(onto.stderr.contains("would be overwritten"), "{}", onto.stderr);
+    assert_eq!(fs::read_to_string(file).expect("it is there"), PLANTED);
+}
+
+#[test]
 fn losses_that_make_a_run_fail_stay() {
     let folder = folder();
     let output = folder.path().join("small.toml");
