@@ -204,9 +204,12 @@ fn it_ends_cleanly_when_it_is_asked_to() {
 
 #[test]
 fn a_port_in_use_is_told() {
-    let [dht, api, metrics] = ports::free().expect("there are free ports");
-    let _udp = UdpSocket::bind(("0.0.0.0", dht)).expect("it is free");
-    let _tcp = TcpListener::bind(("0.0.0.0", api)).expect("it is free");
+    // Held from the beginning: what is free is not for long, where other tests start programs at the same time.
+    let udp = UdpSocket::bind(("0.0.0.0", 0)).expect("there are free ports");
+    let tcp = TcpListener::bind(("0.0.0.0", 0)).expect("there are free ports");
+    let dht = udp.local_addr().expect("it is bound").port();
+    let api = tcp.local_addr().expect("it is bound").port();
+    let [metrics] = ports::free().expect("there are free ports");
     for (dht_port, api_port, more, message) in [
         (dht, metrics, String::new(), format!("cannot bind the DHT node to UDP 0.0.0.0:{dht}")),
         (api, api, String::new(), format!("cannot listen for the HTTP API on TCP 0.0.0.0:{api}")),
