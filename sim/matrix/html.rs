@@ -97,7 +97,7 @@ fn data(cell: &Cell) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    maud::html! { (text) }.into_string()
 }
 
 #[cfg(test)]
