@@ -166,17 +166,21 @@ impl LinkState {
 
     /// What waits for the rate, and how long until all of it is on the line; `None` where there is no rate.
     pub(crate) fn queued(&self, now_ns: u64) -> Option<(usize, u64)> {
-        let now = i64::try_from(now_ns).unwrap_or(i64::MAX);
-        let wait_ns = u64::try_from(self.busy_until_ns.saturating_sub(now)).unwrap_or(0);
+        let wait_ns = self.wait_ns(now_ns);
         self.rate.map(|rate| (bytes_in(wait_ns, rate), wait_ns))
+    }
+
+    fn wait_ns(&self, now_ns: u64) -> u64 {
+        let now = i64::try_from(now_ns).unwrap_or(i64::MAX);
+        u64::try_from(self.busy_until_ns.saturating_sub(now)).unwrap_or(0)
     }
 
     /// When a packet has left the queue, if there is room for it.
     fn through_queue(&mut self, now_ns: u64, bytes: usize) -> Result<u64, Rule> {
         let Some(rate) = self.rate else { return Ok(now_ns) };
-        let now = i64::try_from(now_ns).unwrap_or(i64::MAX);
-        let wait_ns = u64::try_from(self.busy_until_ns.saturating_sub(now)).unwrap_or(0);
+        let wait_ns = self.wait_ns(now_ns);
         let waiting = if wait_ns == 0 { 0 } else { bytes_in(wait_ns, rate) };
+        let now = i64::try_from(now_ns).unwrap_or(i64::MAX);
         if wait_ns > 0 && waiting.saturating_add(bytes) > self.queue {
             return Err(Rule::QueueFull(self.queue));
         }
