@@ -51,8 +51,7 @@ api-port = 2
 
 #[test]
 fn addresses_that_no_host_can_have() {
-    let told = problems(
-        r#"
+    let file = r#"
 [nat.home]
 lan6 = "2001:db8:1::/64"
 [nat.plain]
@@ -70,48 +69,21 @@ address6 = "2001:db8:3::1"
 address6 = "2001:db8::1"
 [node.f]
 address6 = "2001:db8::1"
-[node.g]
-address6 = "203.0.113.1"
 [[program]]
 node = "e"
 run = "worker"
 service = "s"
 announce = false
 ipv6 = true
-"#,
-    );
+"#;
+    let mistyped = file.replace("[[program]]", "[node.g]\naddress6 = \"203.0.113.1\"\n[[program]]");
+    let told = problems(&mistyped);
     assert_eq!(
         told,
         ["20:12: `203.0.113.1` is not an IPv6 address such as \"2001:db8::1\""],
         "a wrong type is told before all else"
     );
-    let told = problems(
-        r#"
-[nat.home]
-lan6 = "2001:db8:1::/64"
-[nat.plain]
-[node.a]
-address6 = "2001:db8:1::1"
-[node.b]
-address6 = "::1"
-[node.c]
-behind = "home"
-address6 = "2001:db8:2::1"
-[node.d]
-behind = "plain"
-address6 = "2001:db8:3::1"
-[node.e]
-address6 = "2001:db8::1"
-[node.f]
-address6 = "2001:db8::1"
-[[program]]
-node = "e"
-run = "worker"
-service = "s"
-announce = false
-ipv6 = true
-"#,
-    );
+    let told = problems(file);
     assert_eq!(
         told,
         [
